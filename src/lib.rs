@@ -6,5 +6,6 @@
 
 pub mod core;
 pub mod engine;
+pub mod index;
 pub mod store;
 pub mod telemetry;
