@@ -32,7 +32,7 @@ mod state;
 mod table;
 mod tree;
 
-pub use fold::{Effects, Place, fold};
+pub use fold::{Effects, Place, entry_of, fold, is_fresh};
 pub use ledger::Ledger;
 pub use meta::{Applied, Meta};
 pub use state::{Layered, State};
