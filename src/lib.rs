@@ -6,6 +6,8 @@
 
 pub mod core;
 pub mod engine;
+pub mod env;
 pub mod index;
+pub mod journal;
 pub mod store;
 pub mod telemetry;
