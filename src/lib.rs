@@ -1,1 +1,4 @@
 //! postrider
+
+pub mod env;
+// pub mod journal;
