@@ -1,4 +1,4 @@
 //! postrider
 
 pub mod env;
-// pub mod journal;
+pub mod journal;

@@ -38,7 +38,7 @@ pub struct MemFile {
     inode: usize,
 }
 
-#[derive(Default)]
+#[derive(Default, Clone)]
 struct State {
     names: BTreeMap<PathBuf, usize>,
     durable_names: BTreeMap<PathBuf, usize>,
@@ -55,13 +55,14 @@ enum NameChange {
     Unlink(PathBuf),
 }
 
-#[derive(Default)]
+#[derive(Default, Clone)]
 struct Inode {
     content: Vec<u8>,
     durable: Vec<u8>,
     unsynced: Vec<Change>,
 }
 
+#[derive(Clone)]
 enum Change {
     Write(u64, Vec<u8>),
     Length(u64),
@@ -71,6 +72,13 @@ impl MemDisk {
     /// An empty disk.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An independent copy of everything, durable or not.
+    pub fn fork(&self) -> Self {
+        Self {
+            state: Arc::new(Mutex::new(self.lock().clone())),
+        }
     }
 
     /// How many changing operations (writes, syncs, names) were tried so far.
