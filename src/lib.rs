@@ -5,7 +5,7 @@
 //! `telemetry` nothing. See `docs/ARCHITECTURE.md`.
 
 pub mod core;
-pub mod env;
 pub mod engine;
+pub mod env;
 pub mod store;
 pub mod telemetry;

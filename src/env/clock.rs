@@ -13,6 +13,11 @@ pub trait Clock: Send + Sync + 'static {
 
     /// Milliseconds since an arbitrary start. Never goes backwards.
     fn mono_ms(&self) -> u64;
+
+    /// Microseconds since the same start, as finely as the clock can tell.
+    fn mono_us(&self) -> u64 {
+        self.mono_ms().saturating_mul(1_000)
+    }
 }
 
 /// The machine's clocks.
@@ -59,6 +64,14 @@ impl Clock for RealClock {
     )]
     fn mono_ms(&self) -> u64 {
         u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the one place that reads the machine's clock"
+    )]
+    fn mono_us(&self) -> u64 {
+        u64::try_from(self.origin.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 }
 
