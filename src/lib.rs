@@ -7,5 +7,6 @@
 pub mod config;
 pub mod core;
 pub mod engine;
+pub mod env;
 pub mod store;
 pub mod telemetry;
