@@ -1,6 +1,7 @@
 //! `[[endpoint]]`: a URL that takes deliveries, what it takes, how it is signed for and when it is tried again.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use super::Config;
 use super::error::{Report, chain};
@@ -9,13 +10,13 @@ use super::settings::{TIMEOUT_MS_MAX, TIMEOUT_MS_MIN, milliseconds};
 use super::source::{Sources, read_application, read_name, read_secret, read_secret_list};
 use super::suggest::{did_you_mean, listed};
 use super::tree::{Node, Table, quoted};
-use super::url::Target;
-use crate::core::endpoint::{Endpoint, endpoint_id, source_id};
+use crate::core::endpoint::{Endpoint, app_id, endpoint_id, source_id};
 use crate::core::id::SourceId;
 use crate::core::pattern::Pattern;
 use crate::core::retry::{DEFAULT_SCHEDULE_S, RetryError, RetryPolicy};
 use crate::core::secret::Secret;
 use crate::core::signature::Profile;
+use crate::core::url::EndpointUrl;
 
 /// The keys of the table.
 pub(super) const KEYS: [&str; 11] = [
@@ -58,7 +59,7 @@ pub(super) fn read_all(
     secrets: &mut SecretReader<'_>,
     report: &mut Report,
 ) -> Vec<Endpoint> {
-    let mut reader = EndpointReader { sources, config, secrets, report, names: BTreeMap::new() };
+    let mut reader = EndpointReader { sources, config, secrets, report, names: BTreeSet::new() };
     nodes.iter().filter_map(|node| reader.read(node)).collect()
 }
 
@@ -68,7 +69,7 @@ struct EndpointReader<'a, 'b> {
     secrets: &'a mut SecretReader<'b>,
     report: &'a mut Report,
     /// Application and name of what was read, as a name is one endpoint's within its application.
-    names: BTreeMap<(String, String), ()>,
+    names: BTreeSet<(String, String)>,
 }
 
 /// What an endpoint takes.
@@ -95,7 +96,7 @@ impl EndpointReader<'_, '_> {
         let (name, app_name, taken) = (name?, app_name?, taken?);
         Some(Endpoint {
             id: endpoint_id(&app_name, &name),
-            app: crate::core::endpoint::app_id(&app_name),
+            app: app_id(&app_name),
             name,
             app_name,
             url: url?,
@@ -111,7 +112,7 @@ impl EndpointReader<'_, '_> {
 
     fn check_unique(&mut self, table: &Table<'_>, name: Option<&str>, app: Option<&str>) {
         let (Some(name), Some(app)) = (name, app) else { return };
-        if self.names.insert((app.to_owned(), name.to_owned()), ()).is_some() {
+        if !self.names.insert((app.to_owned(), name.to_owned())) {
             let message = format!("expected a name of its own in application {app:?}, got {name:?} again");
             self.report.error(table.spot_of("name"), &message);
         }
@@ -120,26 +121,26 @@ impl EndpointReader<'_, '_> {
     fn url(&mut self, table: &Table<'_>) -> Option<String> {
         let node = table.require("url", "a URL such as \"https://example.com/webhooks\"", self.report)?;
         let text = node.text("a URL such as \"https://example.com/webhooks\"", self.report)?;
-        let target = match Target::parse(text) {
-            Ok(target) => target,
+        let url = match EndpointUrl::parse(text) {
+            Ok(url) => url,
             Err(e) => {
-                self.report.error(node.spot(), &e.to_string());
+                let message = format!("{e}; what is there isn't shown, since a URL may hold a secret");
+                self.report.error(node.spot(), &message);
                 return None;
             }
         };
-        let is_literal = target.is_private_literal();
-        if !target.is_https && !target.is_loopback() {
-            let message =
-                format!("deliveries to {} are not encrypted; use https:// unless the network is yours", target.host);
+        let is_literal = is_private_literal(&url);
+        if !url.is_https() && !is_loopback(&url) {
+            let host = url.host();
+            let message = format!("deliveries to {host} are not encrypted; use https:// unless the network is yours");
             self.report.warn(node.spot(), &message);
         }
-        let ports = self.config.egress.ports.as_deref();
-        if !is_literal && ports.is_some_and(|ports| !ports.contains(&target.port)) {
-            let message =
-                format!("deliveries to port {} will be refused, since egress.ports does not list it", target.port);
+        let (ports, port) = (self.config.egress.ports.as_deref(), url.port());
+        if !is_literal && ports.is_some_and(|ports| !ports.contains(&port)) {
+            let message = format!("deliveries to port {port} will be refused, since egress.ports does not list it");
             self.report.warn(node.spot(), &message);
         }
-        let literal = (target.host, target.port);
+        let literal = (url.host().to_owned(), port);
         if is_literal && !self.config.literals.contains(&literal) {
             self.config.literals.push(literal);
         }
@@ -149,22 +150,15 @@ impl EndpointReader<'_, '_> {
     fn taken(&mut self, table: &Table<'_>, app: Option<&str>) -> Option<Taken> {
         let sources = table.get("sources").map(|node| self.source_ids(&node, app));
         let event_types = table.get("event_types").map(|node| self.patterns(&node));
-        let is_none = |count: Option<usize>| count.is_none_or(|n| n == 0);
-        let counts = (
-            sources.as_ref().map(|s| s.as_ref().map_or(1, Vec::len)),
-            event_types.as_ref().map(|t| t.as_ref().map_or(1, Vec::len)),
-        );
-        if is_none(counts.0) && is_none(counts.1) {
+        if is_nothing(sources.as_ref()) && is_nothing(event_types.as_ref()) {
             let message = "expected `sources` (inbound) or `event_types` (published) or both, got neither: this endpoint \
                            would take nothing";
             self.report.error(table.spot(), message);
             return None;
         }
-        let nothing_wrong = Some(Taken {
-            sources: sources.unwrap_or(Some(Vec::new()))?,
-            event_types: event_types.unwrap_or(Some(Vec::new()))?,
-        });
-        nothing_wrong
+        // An omitted list is an empty one; a wrong one has been reported.
+        let (sources, event_types) = (sources.unwrap_or(Some(Vec::new())), event_types.unwrap_or(Some(Vec::new())));
+        Some(Taken { sources: sources?, event_types: event_types? })
     }
 
     fn source_ids(&mut self, node: &Node<'_>, app: Option<&str>) -> Option<Vec<SourceId>> {
@@ -363,6 +357,26 @@ impl EndpointReader<'_, '_> {
     }
 }
 
+/// Whether a list is omitted or empty; one that couldn't be read was meant to hold something.
+fn is_nothing<T>(list: Option<&Option<Vec<T>>>) -> bool {
+    list.is_none_or(|read| read.as_ref().is_some_and(Vec::is_empty))
+}
+
+/// Whether the URL leads to this machine, by its text alone.
+fn is_loopback(url: &EndpointUrl) -> bool {
+    url.host() == "localhost" || url.ip().is_some_and(|ip| ip.is_loopback())
+}
+
+/// Whether the host is `localhost` or a literal loopback or private address (RFC 1918, RFC 4193): the one kind that the
+/// operator's own file may name though deliveries don't go there otherwise.
+fn is_private_literal(url: &EndpointUrl) -> bool {
+    match url.ip() {
+        Some(IpAddr::V4(ip)) => ip.is_loopback() || ip.is_private(),
+        Some(IpAddr::V6(ip)) => ip.is_loopback() || ip.is_unique_local(),
+        None => url.host() == "localhost",
+    }
+}
+
 /// Warns of sources that nobody takes from: their events are kept but go nowhere.
 pub(super) fn warn_of_untaken(nodes: &[Node<'_>], sources: &Sources, endpoints: &[Endpoint], report: &mut Report) {
     let is_taken = |id: SourceId| endpoints.iter().any(|e| e.sources.contains(&id));
@@ -373,6 +387,25 @@ pub(super) fn warn_of_untaken(nodes: &[Node<'_>], sources: &Sources, endpoints: 
         if let Some(node) = nodes.iter().find(name) {
             let message = format!("no endpoint takes the events of source {}", quoted(&source.name));
             report.warn(node.spot(), &message);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_plain_spellings_are_private_literals() {
+        let is = |host: &str| is_private_literal(&EndpointUrl::parse(&format!("http://{host}/")).unwrap());
+        let literals = ["localhost", "LOCALHOST", "127.0.0.1", "127.8.8.8", "10.1.2.3", "172.16.0.1", "192.168.1.1"];
+        for host in literals.into_iter().chain(["[::1]", "[fd00::1]"]) {
+            assert!(is(host), "{host}");
+        }
+        // Names resolve to anything; odd spellings, the cloud's metadata address and tunnels are no one's app.
+        let others = ["example.com", "127.1", "2130706433", "0x7f.1", "0177.0.0.1", "169.254.169.254", "0.0.0.0"];
+        for host in others.into_iter().chain(["100.64.0.1", "8.8.8.8", "[::]", "[fe80::1]", "[::ffff:127.0.0.1]"]) {
+            assert!(!is(host), "{host}");
         }
     }
 }

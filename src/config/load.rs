@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::error::{ConfigError, ConfigErrors, Place, Report, Spot};
+use super::error::{ConfigErrors, Place, Report, Spot};
 use super::outside::{Environment, Files, Overrides};
 use super::secrets::SecretReader;
 use super::settings::{self, FILE_VARIABLE, Origins};
@@ -42,22 +42,11 @@ impl Config {
     /// All that is wrong, with its place.
     pub fn load(flags: &Overrides, environment: &Environment, files: &dyn Files) -> Result<Self, ConfigErrors> {
         let mut report = Report::default();
-        let read = find_file(flags, environment, files).unwrap_or_else(|error| {
-            report.error(error.at, &error.message);
-            None
-        });
+        let read = find_file(flags, environment, files, &mut report);
         let mut config = Self::default();
-        let tree = match &read {
-            None => None,
-            Some(read) => match tree::parse(File { path: &read.path, text: &read.text }) {
-                Ok(tree) => Some((read, tree)),
-                Err(error) => {
-                    report.error(error.at, &error.message);
-                    None
-                }
-            },
-        };
-        let root = tree.as_ref().map(|(read, tree)| Table::root(File { path: &read.path, text: &read.text }, tree));
+        let file = read.as_ref().map(|read| File { path: &read.path, text: &read.text });
+        let tree = file.and_then(|file| Some((file, tree::parse(file, &mut report)?)));
+        let root = tree.as_ref().map(|(file, tree)| Table::root(*file, tree));
         let base = read.as_ref().and_then(|read| read.path.parent()).unwrap_or(Path::new(""));
         config.read(root.as_ref(), base, flags, environment, files, &mut report);
         config.warnings = report.finish()?;
@@ -129,27 +118,23 @@ fn tables<'t>(root: &Table<'t>, key: &str, report: &mut Report) -> Vec<Node<'t>>
 }
 
 /// Reads the file that is named, or the default one if there is one.
-fn find_file(flags: &Overrides, environment: &Environment, files: &dyn Files) -> Result<Option<Text>, ConfigError> {
-    let variable = environment.get(FILE_VARIABLE).map_err(|_| {
+fn find_file(flags: &Overrides, environment: &Environment, files: &dyn Files, report: &mut Report) -> Option<Text> {
+    let variable = environment.get(FILE_VARIABLE).unwrap_or_else(|_| {
         let place = Place::Variable { variable: FILE_VARIABLE.to_owned() };
-        ConfigError::new(Spot { place, key: String::new(), name: None }, "expected UTF-8, got other bytes")
-    })?;
+        report.error(Spot { place, key: String::new(), name: None }, "expected UTF-8, got other bytes");
+        None
+    });
     let named = flags.config.clone().or_else(|| variable.map(PathBuf::from));
     let path = named.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_FILE));
-    let wrong = |got: String| {
-        let message = format!("expected a readable configuration file, got {got}");
-        Err(ConfigError::new(Spot::whole_file(&path), &message))
+    let got = match files.read(&path, FILE_BYTES_MAX) {
+        Ok(content) if content.bytes.len() > FILE_BYTES_MAX => format!("more than {FILE_BYTES_MAX} bytes"),
+        Ok(content) => match String::from_utf8(content.bytes) {
+            Ok(text) => return Some(Text { path, text }),
+            Err(_) => "bytes that are not UTF-8".to_owned(),
+        },
+        Err(e) if e.kind() == io::ErrorKind::NotFound && named.is_none() => return None,
+        Err(e) => format!("an error: {e}"),
     };
-    let content = match files.read(&path, FILE_BYTES_MAX) {
-        Ok(content) => content,
-        Err(e) if e.kind() == io::ErrorKind::NotFound && named.is_none() => return Ok(None),
-        Err(e) => return wrong(format!("an error: {e}")),
-    };
-    if content.bytes.len() > FILE_BYTES_MAX {
-        return wrong(format!("more than {FILE_BYTES_MAX} bytes"));
-    }
-    match String::from_utf8(content.bytes) {
-        Ok(text) => Ok(Some(Text { path, text })),
-        Err(_) => wrong("bytes that are not UTF-8".to_owned()),
-    }
+    report.error(Spot::whole_file(&path), &format!("expected a readable configuration file, got {got}"));
+    None
 }

@@ -33,7 +33,6 @@ mod suggest;
 #[cfg(test)]
 mod tests;
 mod tree;
-mod url;
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -44,6 +43,7 @@ pub use error::{ConfigError, ConfigErrors, Place, Spot};
 pub use load::DEFAULT_FILE;
 pub use outside::{Content, Environment, Files, Overrides, SystemFiles};
 
+use crate::core::cidr::Cidr;
 use crate::core::endpoint::Catalog;
 use crate::core::limits::{ApiLimits, DeliveryLimits, IngressLimits, StoreLimits};
 
@@ -96,8 +96,8 @@ pub struct Limits {
 /// Where deliveries may go beyond public addresses.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EgressSettings {
-    /// Networks that may be delivered to though they are private, as checked CIDR texts such as `10.1.0.0/16`.
-    pub allow: Vec<String>,
+    /// Networks that may be delivered to though they are private.
+    pub allow: Vec<Cidr>,
     /// The only ports that may be delivered to; any if none is given.
     pub ports: Option<Vec<u16>>,
     /// PEM certificates of authorities to trust beside the public ones.

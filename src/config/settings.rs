@@ -15,6 +15,9 @@ use super::suggest::did_you_mean;
 use super::tree::{self, Table};
 use super::{Config, LogLevel, size};
 
+use Field::{U64, Usize};
+use Unit::{Bytes, Count, Days, Seconds};
+
 /// What every variable of ours begins with.
 const PREFIX: &str = "POSTRIDER_";
 
@@ -81,9 +84,6 @@ const TIB: u64 = 1 << 40;
 const HOUR: u64 = 3_600_000;
 /// Milliseconds of ten years, the longest that anything is kept.
 const DECADE: u64 = 3_650 * 86_400_000;
-
-use Field::{U64, Usize};
-use Unit::{Bytes, Count, Days, Seconds};
 
 /// Every scalar setting, in the order of the reference file. hyper takes no head buffer below 8 KiB.
 pub(super) static SETTINGS: &[Setting] = &[
@@ -167,6 +167,12 @@ impl Setting {
     /// The long variable, which every setting has.
     pub(super) fn variable(&self) -> String {
         format!("{PREFIX}{}_{}", self.section, self.key).to_uppercase()
+    }
+
+    /// The short variable.
+    #[cfg(test)]
+    pub(super) fn short_variable(&self) -> Option<&'static str> {
+        self.short
     }
 
     /// Sets the field, or says what was expected. Relative paths start at `base`.

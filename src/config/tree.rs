@@ -8,7 +8,7 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::error::{ConfigError, Place, Report, Spot, file_name};
+use super::error::{Place, Report, Spot, file_name};
 use super::suggest::did_you_mean;
 
 /// Characters of a wrong value that an error quotes.
@@ -41,15 +41,14 @@ pub(super) struct Table<'t> {
     span: Range<usize>,
 }
 
-/// Parses the text of a file.
-///
-/// # Errors
-/// The first syntax error. The parser's own display is not used: it prints the line, which may hold a secret.
-pub(super) fn parse(file: File<'_>) -> Result<Spanned<DeTable<'_>>, ConfigError> {
-    DeTable::parse(file.text).map_err(|e| {
+/// Parses the text of a file, or reports the first syntax error. The parser's own display is not used: it prints the line,
+/// which may hold a secret.
+pub(super) fn parse<'t>(file: File<'t>, report: &mut Report) -> Option<Spanned<DeTable<'t>>> {
+    let wrong = |e: toml::de::Error| {
         let at = e.span().map_or_else(|| Spot::whole_file(file.path), |span| file.spot(span.start, "", None));
-        ConfigError::new(at, &format!("expected TOML, got a syntax error: {}", e.message()))
-    })
+        report.error(at, &format!("expected TOML, got a syntax error: {}", e.message()));
+    };
+    DeTable::parse(file.text).map_err(wrong).ok()
 }
 
 impl<'t> File<'t> {
