@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use postrider::config::{Config, ConfigErrors, Content, Environment, Files, LogLevel, Overrides};
+use postrider::config::{Config, ConfigErrors, Content, Environment, Files, LogLevel, Overrides, SystemFiles};
 use postrider::core::id::EndpointId;
 use postrider::core::retry::RetryPolicy;
 use proptest::prelude::*;
@@ -786,6 +786,32 @@ fn secrets_come_from_files_beside_the_configuration() {
         let errors = Config::load(&flags, &Environment::default(), &files).unwrap_err().to_string();
         assert!(errors.contains(expected), "{errors}");
     }
+}
+
+/// The same through the machine's own files, as `postrider serve` reads them.
+#[cfg(unix)]
+#[test]
+fn real_files_are_read() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("p.toml");
+    let text = "[[source]]\nname = \"s\"\nprovider = \"github\"\nsecrets = [\"file:s.secret\"]";
+    std::fs::write(
+        &path,
+        with_good("").replace("[[source]]\nname = \"s\"\nprovider = \"github\"\nsecrets = [\"x\"]", text),
+    )
+    .unwrap();
+    std::fs::write(dir.path().join("s.secret"), "hush\n").unwrap();
+    let flags = Overrides { config: Some(path), ..Overrides::default() };
+    for (mode, warnings) in [(0o644, 1), (0o600, 0)] {
+        std::fs::set_permissions(dir.path().join("s.secret"), std::fs::Permissions::from_mode(mode)).unwrap();
+        let config = Config::load(&flags, &Environment::default(), &SystemFiles).unwrap();
+        assert_eq!(config.catalog.source("s").unwrap().secrets[0].expose(), "hush");
+        assert_eq!(config.warnings.len(), warnings, "{:?}", config.warnings);
+    }
+    let flags = Overrides { config: Some(dir.path().into()), ..Overrides::default() };
+    let errors = Config::load(&flags, &Environment::default(), &SystemFiles).unwrap_err().to_string();
+    assert!(errors.ends_with("got an error: is a directory"), "{errors}");
 }
 
 #[test]
