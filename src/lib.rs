@@ -4,6 +4,7 @@
 //! `core ← env ← journal ← index ← store ← engine ← {ingress, egress, api} ← daemon ← cli`; `config` knows `core` only and
 //! `telemetry` nothing. See `docs/ARCHITECTURE.md`.
 
+pub mod config;
 pub mod core;
 pub mod engine;
 pub mod env;
