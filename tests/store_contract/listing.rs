@@ -72,6 +72,7 @@ pub async fn events_are_paged_in_both_directions<F: Form>() {
             let page = ids(&*store, at(cursor, limit)).await;
             assert!(page.data.len() == limit || page.next.is_none());
             older.extend(page.data.iter().copied());
+            assert!(older.len() <= all.len(), "an entry was repeated");
             let Some(next) = page.next else { break };
             assert_eq!(Some(&next), page.data.last());
             cursor = Cursor::OlderThan(next);
@@ -86,6 +87,7 @@ pub async fn events_are_paged_in_both_directions<F: Form>() {
             next = page.next;
             assert!(next.is_none() || next.as_ref() == page.data.first());
             newer.splice(0..0, page.data);
+            assert!(newer.len() <= all.len(), "an entry was repeated");
         }
         assert_eq!(newer, all, "newer in pages of {limit}");
     }
@@ -137,6 +139,7 @@ pub async fn commits_during_a_walk_neither_skip_nor_repeat<F: Form>() {
         loop {
             let page = ids(&*store, at(cursor, limit)).await;
             walked.extend(page.data);
+            assert!(walked.is_sorted_by(|a, b| a > b), "a page is older than the one before");
             let Some(next) = page.next else { break };
             cursor = Cursor::OlderThan(next);
             // However the writers fare, something is committed between any two pages.
@@ -218,6 +221,7 @@ pub async fn dead_letters_are_paged_in_both_directions<F: Form>() {
                 let page = store.dead(query(cursor)).await.unwrap();
                 assert!(page.data.len() == limit || page.next.is_none());
                 older.extend(page.data.iter().copied());
+                assert!(older.len() <= expected.len(), "an entry was repeated");
                 let Some(next) = page.next else { break };
                 assert_eq!(Some(next), page.data.last().map(DeadLetter::key));
                 cursor = Cursor::OlderThan(next);
@@ -231,6 +235,7 @@ pub async fn dead_letters_are_paged_in_both_directions<F: Form>() {
                 next = page.next;
                 assert!(next.is_none() || next == page.data.first().map(DeadLetter::key));
                 newer.splice(0..0, page.data);
+                assert!(newer.len() <= expected.len(), "an entry was repeated");
             }
             assert_eq!(newer, expected, "newer in pages of {limit}");
         }

@@ -156,7 +156,9 @@ fn any_op() -> impl Strategy<Value = Op> {
         3 => (any::<usize>(), 0..ENDPOINTS).prop_map(|(event, to)| Op::Redrive { event, to }),
         1 => any::<usize>().prop_map(|event| Op::Erase { event }),
         2 => (0..ENDPOINTS, any_standing()).prop_map(|(at, standing)| Op::Stand { at, standing }),
-        3 => (1..700u64).prop_map(|ms| Op::Pass { ms }),
+        2 => (1..700u64).prop_map(|ms| Op::Pass { ms }),
+        // To the very ends of a key's window and of the waits above.
+        2 => prop_oneof![Just(1), Just(DEDUP_MS - 1), Just(DEDUP_MS)].prop_map(|ms| Op::Pass { ms }),
         1 => (1..2_000u64).prop_map(|ms| Op::StepBack { ms }),
         1 => Just(Op::Reopen),
         2 => list,

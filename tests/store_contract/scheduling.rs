@@ -56,6 +56,7 @@ pub async fn pending_is_paged_without_gaps<F: Form>() {
             let Some(last) = page.last() else { break };
             after = Some(last.key());
             walked.extend(page);
+            assert!(walked.len() <= all.len(), "an entry was repeated");
         }
         assert_eq!(walked, all, "in pages of {limit}");
     }
