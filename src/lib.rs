@@ -6,6 +6,8 @@
 
 pub mod core;
 pub mod engine;
+pub mod env;
 pub mod http;
+pub mod ingress;
 pub mod store;
 pub mod telemetry;
