@@ -8,6 +8,7 @@ pub mod core;
 pub mod engine;
 pub mod env;
 pub mod http;
+pub mod index;
 pub mod ingress;
 pub mod store;
 pub mod telemetry;
