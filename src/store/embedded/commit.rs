@@ -204,7 +204,7 @@ impl<D: Disk> Committer<D> {
     /// Carries what must stay and drops the segment; false when the plan no longer holds.
     fn drop_segment(&mut self, plan: &DropPlan) -> Result<bool, StoreError> {
         let oldest = self.journal.segments().first().is_some_and(|s| s.number == plan.segment && s.sealed);
-        let facts = plan.facts(&self.shared.state()).map_err(|e| self.shared.fail(&e))?;
+        let facts = plan.facts(&self.shared.state(), self.last_id.successor()).map_err(|e| self.shared.fail(&e))?;
         let (true, Some(mut facts)) = (oldest, facts) else { return Ok(false) };
         let Some(last) = facts.pop() else { return Ok(false) };
         for chunk in chunks(&facts, &self.shared.limits) {
