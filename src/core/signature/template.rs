@@ -129,6 +129,11 @@ impl Template {
         self.parts.contains(&Part::Timestamp)
     }
 
+    /// Whether `{url}` occurs.
+    pub(super) fn uses_url(&self) -> bool {
+        self.parts.contains(&Part::Url)
+    }
+
     /// The message of `req` in pieces; `ts` is the timestamp's text.
     ///
     /// # Errors
