@@ -5,6 +5,7 @@
 //! `telemetry` nothing. See `docs/ARCHITECTURE.md`.
 
 pub mod core;
+pub mod egress;
 pub mod engine;
 pub mod env;
 pub mod store;
