@@ -1,0 +1,134 @@
+//! Connections between attempts: kept, reused, found broken, replaced.
+
+use postrider::core::attempt::FailureKind;
+use postrider::engine::Courier;
+
+use super::support::*;
+
+#[tokio::test]
+async fn a_kept_connection_is_used_again() {
+    let mut receiver = Receiver::answering(response("200 OK", "", "ok")).await;
+    let egress = receiver.egress();
+    let first = egress.attempt(job(&receiver.url(), 5_000)).await;
+    let second = egress.attempt(job(&receiver.url(), 5_000)).await;
+    for report in [&first, &second] {
+        assert_status(report, 200);
+        assert_eq!(report.remote, Some(receiver.addr.to_string()));
+        assert!(report.timings.first_byte_us.is_some());
+        assert_eq!((report.timings.dns_us, report.timings.tls_us), (None, None));
+    }
+    assert!(first.timings.connect_us.is_some() && second.timings.connect_us.is_none());
+    assert_eq!(receiver.connections(), 1);
+    // The pieces fit into the whole.
+    assert!(first.timings.connect_us.unwrap() + first.timings.first_byte_us.unwrap() <= first.timings.total_us);
+    assert_eq!(receiver.seen().await.body, receiver.seen().await.body);
+}
+
+#[tokio::test]
+async fn what_asks_to_be_closed_is_closed() {
+    for answer in
+        [response("200 OK", "connection: close\r\n", "ok"), b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nok".to_vec()]
+    {
+        let receiver = Receiver::answering(answer).await;
+        let egress = receiver.egress();
+        for connections in 1..=2 {
+            let report = egress.attempt(job(&receiver.url(), 5_000)).await;
+            assert_status(&report, 200);
+            assert_eq!(&report.response[..], b"ok");
+            assert_eq!(receiver.connections(), connections);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_only_the_end_of_the_connection_ends() {
+    let receiver = Receiver::start(|mut conn| async move {
+        conn.read_request().await?;
+        conn.write(b"HTTP/1.1 200 OK\r\n\r\nall of it").await
+    })
+    .await;
+    let report = receiver.attempt(5_000).await;
+    assert_status(&report, 200);
+    assert_eq!(&report.response[..], b"all of it");
+}
+
+#[tokio::test]
+async fn a_used_connection_that_breaks_unanswered_is_tried_once_on_a_fresh_one() {
+    // The first connection answers once and breaks at the second request; the others answer.
+    for break_hard in [false, true] {
+        let mut receiver = Receiver::start(move |mut conn| async move {
+            conn.read_request().await?;
+            conn.write(&response("200 OK", "", "")).await?;
+            while conn.read_request().await.is_ok() {
+                if conn.nth == 0 {
+                    return if break_hard { conn.stream.set_zero_linger() } else { Ok(()) };
+                }
+                conn.write(&response("200 OK", "", "")).await?;
+            }
+            Ok(())
+        })
+        .await;
+        let egress = receiver.egress();
+        assert_status(&egress.attempt(job(&receiver.url(), 5_000)).await, 200);
+        let second = egress.attempt(job(&receiver.url(), 5_000)).await;
+        assert_status(&second, 200);
+        assert!(second.timings.connect_us.is_some());
+        assert_eq!(receiver.connections(), 2);
+        // The same event, with the same id, three times.
+        let ids = [receiver.seen().await, receiver.seen().await, receiver.seen().await];
+        assert!(ids.iter().all(|seen| seen.headers.one("webhook-id") == ids[0].headers.one("webhook-id")));
+    }
+}
+
+#[tokio::test]
+async fn a_fresh_connection_that_breaks_too_is_a_failure() {
+    let receiver = Receiver::start(move |mut conn| async move {
+        conn.read_request().await?;
+        if conn.nth == 0 {
+            conn.write(&response("200 OK", "", "")).await?;
+            conn.read_request().await?;
+        }
+        Ok(())
+    })
+    .await;
+    let egress = receiver.egress();
+    assert_status(&egress.attempt(job(&receiver.url(), 5_000)).await, 200);
+    assert_failed(&egress.attempt(job(&receiver.url(), 5_000)).await, FailureKind::Reset);
+    assert_eq!(receiver.connections(), 2);
+}
+
+#[tokio::test]
+async fn a_connection_closed_while_idle_costs_nothing() {
+    let receiver = Receiver::start(move |mut conn| async move {
+        conn.read_request().await?;
+        // Says nothing about closing, and closes.
+        conn.write(&response("200 OK", "", "")).await
+    })
+    .await;
+    let egress = receiver.egress();
+    for connections in 1..=5 {
+        assert_status(&egress.attempt(job(&receiver.url(), 5_000)).await, 200);
+        assert_eq!(receiver.connections(), connections);
+    }
+}
+
+#[tokio::test]
+async fn attempts_at_once_share_no_http1_connection() {
+    let mut receiver = Receiver::answering(response("200 OK", "", "ok")).await;
+    let egress = std::sync::Arc::new(receiver.egress());
+    for _ in 0..2 {
+        let attempts: Vec<_> = (0..32)
+            .map(|_| {
+                let (egress, job) = (std::sync::Arc::clone(&egress), job(&receiver.url(), 5_000));
+                tokio::spawn(async move { egress.attempt(job).await })
+            })
+            .collect();
+        for attempt in attempts {
+            assert_status(&attempt.await.unwrap(), 200);
+        }
+    }
+    assert!(receiver.connections() <= 32, "{}", receiver.connections());
+    for _ in 0..64 {
+        receiver.seen().await;
+    }
+}
