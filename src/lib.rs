@@ -8,5 +8,6 @@ pub mod core;
 pub mod egress;
 pub mod engine;
 pub mod env;
+pub mod index;
 pub mod store;
 pub mod telemetry;

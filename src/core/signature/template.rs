@@ -36,7 +36,7 @@ enum Part {
     Json(Path),
 }
 
-/// Why a text is not a [`Template`].
+/// Why the text of a message can't be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
     /// A placeholder that isn't one of ours.
