@@ -74,8 +74,9 @@ pub struct Guard {
     pub ports: Option<Vec<u16>>,
     /// Addresses that the gateway itself listens on, as bound.
     pub own: Vec<SocketAddr>,
-    /// Host and port of endpoints in the operator's own file. A host that is neither a private or loopback address nor
-    /// `localhost` allows nothing.
+    /// Host and port of endpoints in the operator's own file, the host as
+    /// [`EndpointUrl::host`](crate::core::url::EndpointUrl::host) writes it. A host that is neither a private or loopback
+    /// address nor `localhost` allows nothing.
     pub literals: HashSet<(String, u16)>,
 }
 

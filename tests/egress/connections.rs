@@ -1,7 +1,12 @@
 //! Connections between attempts: kept, reused, found broken, replaced.
 
+use std::sync::Arc;
+
 use postrider::core::attempt::FailureKind;
+use postrider::egress::{Egress, EgressConfig};
 use postrider::engine::Courier;
+use postrider::env::ManualClock;
+use tokio::sync::mpsc;
 
 use super::support::*;
 
@@ -115,11 +120,11 @@ async fn a_connection_closed_while_idle_costs_nothing() {
 #[tokio::test]
 async fn attempts_at_once_share_no_http1_connection() {
     let mut receiver = Receiver::answering(response("200 OK", "", "ok")).await;
-    let egress = std::sync::Arc::new(receiver.egress());
+    let egress = Arc::new(receiver.egress());
     for _ in 0..2 {
         let attempts: Vec<_> = (0..32)
             .map(|_| {
-                let (egress, job) = (std::sync::Arc::clone(&egress), job(&receiver.url(), 5_000));
+                let (egress, job) = (Arc::clone(&egress), job(&receiver.url(), 5_000));
                 tokio::spawn(async move { egress.attempt(job).await })
             })
             .collect();
@@ -131,4 +136,57 @@ async fn attempts_at_once_share_no_http1_connection() {
     for _ in 0..64 {
         receiver.seen().await;
     }
+}
+
+/// Answers, then says when the connection is closed.
+async fn watched() -> (Receiver, mpsc::UnboundedReceiver<usize>) {
+    let (closed, was_closed) = mpsc::unbounded_channel();
+    let receiver = Receiver::start(move |mut conn| {
+        let closed = closed.clone();
+        async move {
+            while conn.read_request().await.is_ok() {
+                conn.write(&response("200 OK", "", "")).await?;
+            }
+            let _ = closed.send(conn.nth);
+            Ok(())
+        }
+    })
+    .await;
+    (receiver, was_closed)
+}
+
+#[tokio::test]
+async fn a_connection_idle_for_too_long_is_not_used() {
+    let (receiver, mut was_closed) = watched().await;
+    let clock = Arc::new(ManualClock::at(WALL_MS));
+    let config = EgressConfig { guard: receiver.guard(), ..EgressConfig::default() };
+    let egress = Egress::new(config, clock.clone()).unwrap();
+    for (pause_ms, connections) in [(0, 1), (29_999, 1), (29_999, 1), (30_000, 2)] {
+        clock.advance(pause_ms);
+        assert_status(&egress.attempt(job(&receiver.url(), 5_000)).await, 200);
+        assert_eq!(receiver.connections(), connections);
+    }
+    assert_eq!(was_closed.recv().await, Some(0));
+}
+
+#[tokio::test]
+async fn idle_connections_are_closed_without_further_attempts() {
+    let (receiver, mut was_closed) = watched().await;
+    let clock = Arc::new(ManualClock::at(WALL_MS));
+    let config = EgressConfig { guard: receiver.guard(), ..EgressConfig::default() };
+    let egress = Egress::new(config, clock.clone()).unwrap();
+    assert_status(&egress.attempt(job(&receiver.url(), 5_000)).await, 200);
+    clock.advance(30_000);
+    // From here on the runtime leaps to the next timer, which is the sweep's.
+    tokio::time::pause();
+    assert_eq!(was_closed.recv().await, Some(0));
+}
+
+#[tokio::test]
+async fn dropping_the_egress_closes_its_connections() {
+    let (receiver, mut was_closed) = watched().await;
+    let egress = receiver.egress();
+    assert_status(&egress.attempt(job(&receiver.url(), 5_000)).await, 200);
+    drop(egress);
+    assert_eq!(was_closed.recv().await, Some(0));
 }

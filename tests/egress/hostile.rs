@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use postrider::core::attempt::FailureKind;
+use postrider::core::attempt::{FailureKind, Outcome};
 use postrider::engine::Courier;
 use tokio::sync::mpsc;
 
@@ -197,6 +197,20 @@ async fn what_is_not_http_is_a_protocol_failure() {
         assert_failed(&receiver.attempt(5_000).await, FailureKind::Protocol);
         assert_eq!(receiver.connections(), 1, "{garbage:?}");
     }
+}
+
+#[tokio::test]
+async fn one_that_speaks_first_is_a_failure() {
+    let receiver = Receiver::start(|mut conn| async move {
+        conn.write(b"SSH-2.0-OpenSSH_9.6\r\n").await?;
+        conn.wait_closed().await;
+        Ok(())
+    })
+    .await;
+    let report = receiver.attempt(60_000).await;
+    // The bytes may come before or after the request goes out.
+    let is_failure = matches!(report.outcome, Outcome::Failed { kind: FailureKind::Protocol | FailureKind::Reset, .. });
+    assert!(is_failure, "{:?}", report.outcome);
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -131,6 +132,36 @@ async fn http2_where_both_speak_it() {
         assert_eq!((report.timings.connect_us, report.timings.tls_us), (None, None));
     }
     assert_eq!(receiver.connections(), 1);
+}
+
+#[tokio::test]
+async fn an_http2_connection_that_stopped_answering_is_replaced() {
+    let acceptor = acceptor("app.example", false, &["h2"]);
+    // Every connection answers its first request only.
+    let receiver = Receiver::start(move |conn| {
+        let acceptor = acceptor.clone();
+        async move {
+            let tls = acceptor.accept(conn.stream).await?;
+            let answered = Arc::new(AtomicBool::new(false));
+            let service = service_fn(move |_: Request<Incoming>| {
+                let answered = Arc::clone(&answered);
+                async move {
+                    if answered.swap(true, Ordering::SeqCst) {
+                        std::future::pending::<()>().await;
+                    }
+                    Ok::<_, Infallible>(Response::new(Full::new(Bytes::new())))
+                }
+            });
+            let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            server.serve_connection(TokioIo::new(tls), service).await.map_err(io::Error::other)
+        }
+    })
+    .await;
+    let (egress, url) = (trusting_egress(), url(&receiver, "app.example"));
+    assert_status(&egress.attempt(job(&url, 5_000)).await, 200);
+    assert_failed(&egress.attempt(job(&url, 200)).await, FailureKind::Timeout);
+    assert_status(&egress.attempt(job(&url, 5_000)).await, 200);
+    assert_eq!(receiver.connections(), 2);
 }
 
 #[tokio::test]
