@@ -53,6 +53,7 @@ pub(super) async fn exchange(
     let response = send(connection, url, outgoing).await?;
     trace.head_came();
     let (head, body) = response.into_parts();
+    // hyper has counted an HTTP/1.1 head already, with its separators; this is for HTTP/2.
     let head_bytes: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     if head_bytes > limits.response_header_bytes_max {
         return Err(head_too_large(limits.response_header_bytes_max));
@@ -96,6 +97,7 @@ async fn send(
         }
     };
     tokio::select! {
+        // The flood first: while it lasts, there is no response.
         biased;
         () = too_many.notified() => {
             let detail = format!("expected a response, got more than {INFORMATIONAL_MAX} informational ones (1xx)");
@@ -103,6 +105,7 @@ async fn send(
         }
         response = response => response.map_err(|error| {
             let failure = failure_of(&error);
+            // Whoever answers nonsense has answered; anything else may be a connection closed while it was idle.
             Failure { may_be_stale: !matches!(failure.kind, FailureKind::Protocol), ..failure }
         }),
     }
@@ -148,6 +151,7 @@ async fn read_body(
             Err(error) => return Err(failure_of(&error)),
         };
         read += data.len();
+        // What is past the kept part is still read, up to a limit, since a connection read to its end can be used again.
         let room = limits.response_bytes_kept - trace.response.len().min(limits.response_bytes_kept);
         trace.response.extend_from_slice(&data[..room.min(data.len())]);
         trace.truncated |= data.len() > room;
@@ -160,6 +164,7 @@ async fn read_body(
 
 /// What an error of hyper's says about the other side.
 pub(super) fn failure_of(error: &hyper::Error) -> Failure {
+    // hyper hands on what TLS and the parsers of chunks found wrong as I/O errors, so the innermost one tells.
     let io_kind = io_errors(error).last().map(io::Error::kind);
     let is_tls = io_errors(error).any(|e| e.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()));
     let kind = if is_tls {
