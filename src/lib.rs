@@ -6,6 +6,7 @@
 
 pub mod config;
 pub mod core;
+pub mod egress;
 pub mod engine;
 pub mod env;
 pub mod http;
