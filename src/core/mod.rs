@@ -15,3 +15,4 @@ pub mod pattern;
 pub mod retry;
 pub mod secret;
 pub mod signature;
+pub mod time;
