@@ -10,6 +10,7 @@
 //! - A claim writes nothing: leases live in the engine's memory, and after a crash the pending deliveries are simply due.
 
 mod hints;
+pub mod memory;
 mod types;
 
 pub use hints::{Hints, LaneHints};
