@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use crate::core::attempt::Attempt;
 use crate::core::delivery::{Dead, DeadReason, DeliveryId, DeliveryState, Next, Pending};
-use crate::core::event::{DedupKey, Event, EventMeta, NewEvent, body_fingerprint};
+use crate::core::event::{DedupKey, Event, EventMeta, NewEvent};
 use crate::core::fact::{DedupEntry, EndpointNote, Standing};
 use crate::core::id::{EndpointId, EventId};
 use crate::core::limits::StoreLimits;
@@ -61,7 +61,7 @@ impl State {
         if bytes > limits.batch_bytes_max {
             return Err(StoreError::TooLarge { bytes, max: limits.batch_bytes_max });
         }
-        let fingerprint = body_fingerprint(&new.body);
+        let fingerprint = new.fingerprint;
         // A key whose window has ended is as good as absent; nothing needs to sweep it away.
         let taken = |key: &DedupKey| self.dedup.get(key).filter(|e| now_ms < e.expires_ms).map(|e| (*e, key.scope));
         if let Some((entry, scope)) = new.dedup.iter().find_map(taken) {
@@ -258,7 +258,7 @@ impl State {
 }
 
 fn stored(id: EventId, new: NewEvent, accepted_ms: u64) -> Event {
-    let NewEvent { app, source, event_type, external_id, headers, body, dedup: _, endpoints } = new;
+    let NewEvent { app, source, event_type, external_id, headers, body, dedup: _, endpoints, fingerprint: _ } = new;
     let meta = EventMeta { id, app, source, event_type, external_id, accepted_ms, headers, endpoints };
     Event { meta, body, erased: false }
 }
