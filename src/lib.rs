@@ -1,10 +1,11 @@
 //! postrider: a durable webhook gateway in one binary.
 //!
 //! Modules depend on each other in one direction only:
-//! `core ← env ← journal ← index ← store ← engine ← {ingress, egress, api} ← daemon ← cli`; `config` knows `core` only and
-//! `telemetry` nothing. See `docs/ARCHITECTURE.md`.
+//! `core ← env ← journal ← index ← store ← engine ← {ingress, egress, api} ← daemon ← cli`; `config` knows `core` only,
+//! `telemetry` and `http` (the server parts that both listeners share) nothing. See `docs/ARCHITECTURE.md`.
 
 pub mod core;
 pub mod engine;
+pub mod http;
 pub mod store;
 pub mod telemetry;
