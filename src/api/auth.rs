@@ -205,7 +205,9 @@ mod tests {
         for good in ["Bearer t0ken", "bearer t0ken", "BEARER  t0ken"] {
             assert!(check_token(&digest, &headers(&[("authorization", good)])).is_ok(), "{good}");
         }
-        for bad in ["", "t0ken", "Bearer", "Bearer ", "Bearer t0ke", "Bearer t0ken2", "Basic t0ken", "Bearer t0ken t0ken"] {
+        for bad in
+            ["", "t0ken", "Bearer", "Bearer ", "Bearer t0ke", "Bearer t0ken2", "Basic t0ken", "Bearer t0ken t0ken"]
+        {
             let problem = check_token(&digest, &headers(&[("authorization", bad)])).unwrap_err();
             assert_eq!(problem.code(), "unauthorized", "{bad}");
         }
@@ -221,7 +223,8 @@ mod tests {
         assert!(check(&[host]));
         assert!(check(&[host, ("origin", "http://127.0.0.1:8081"), ("sec-fetch-site", "same-origin")]));
         assert!(check(&[host, ("sec-fetch-site", "none")]));
-        for origin in ["null", "", "http://evil.example", "http://127.0.0.1:8082", "http://127.0.0.1", "127.0.0.1:8081"] {
+        for origin in ["null", "", "http://evil.example", "http://127.0.0.1:8082", "http://127.0.0.1", "127.0.0.1:8081"]
+        {
             assert!(!check(&[host, ("origin", origin)]), "{origin}");
         }
         for site in ["cross-site", "same-site", "", "Same-Origin"] {

@@ -56,11 +56,6 @@ impl Query {
         Some(self.left.swap_remove(at).1)
     }
 
-    /// A parameter of a type that says itself what it expects.
-    pub(super) fn parsed<T: FromStr<Err: fmt::Display>>(&mut self, name: &str) -> Result<Option<T>, Problem> {
-        self.text(name).map(|text| text.parse().map_err(|error| Problem::invalid(name, error))).transpose()
-    }
-
     /// A time, as unix milliseconds.
     pub(super) fn time_ms(&mut self, name: &str) -> Result<Option<u64>, Problem> {
         self.text(name).map(|text| parse_ms(&text).map_err(|error| Problem::invalid(name, error))).transpose()
@@ -72,7 +67,10 @@ impl Query {
         let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
         match text.parse() {
             Ok(number) if digits && (1..=max).contains(&number) => Ok(Some(number)),
-            _ => Err(Problem::invalid(name, format_args!("expected a whole number from 1 to {max}, got {:?}", shown(&text)))),
+            _ => Err(Problem::invalid(
+                name,
+                format_args!("expected a whole number from 1 to {max}, got {:?}", shown(&text)),
+            )),
         }
     }
 
@@ -234,7 +232,9 @@ mod tests {
 
     #[tokio::test]
     async fn broken_json_differs_from_json_of_the_wrong_kind() {
-        for body in [&b""[..], b"{", b"{}x", b"\xef\xbb\xbf{}", b"\xff", b"{\"a\":\"\xff\"}", b"nul", b"{\"a\":01}", b"{'a':1}"] {
+        for body in
+            [&b""[..], b"{", b"{}x", b"\xef\xbb\xbf{}", b"\xff", b"{\"a\":\"\xff\"}", b"nul", b"{\"a\":01}", b"{'a':1}"]
+        {
             let (status, text) = said(Fields::parse(body).unwrap_err()).await;
             assert!(status == 400 && text.contains("bad_json"), "{body:?}: {status} {text}");
         }

@@ -191,6 +191,52 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_openapi_document_has_exactly_the_routes_of_the_table() {
+        let document: serde_json::Value = serde_json::from_str(crate::api::ops::OPENAPI).unwrap();
+        let mut described = Vec::new();
+        for (path, item) in document["paths"].as_object().unwrap() {
+            let shared = item["parameters"].as_array().cloned().unwrap_or_default();
+            for (method, operation) in item.as_object().unwrap().iter().filter(|(key, _)| *key != "parameters") {
+                let is_public = operation["security"].as_array().is_some_and(Vec::is_empty);
+                described.push((method.to_ascii_uppercase(), path.clone(), is_public));
+                let declared: Vec<_> =
+                    shared.iter().map(|p| resolve(&document, p)).filter(|p| p["in"] == "path").collect();
+                let in_path = path.split('/').filter(|part| part.starts_with('{')).map(|p| p.trim_matches(['{', '}']));
+                assert!(in_path.eq(declared.iter().map(|p| p["name"].as_str().unwrap())), "{method} {path}");
+                assert!(operation["operationId"].is_string() && operation["responses"].is_object(), "{method} {path}");
+            }
+        }
+        let row = |r: &Route| (r.method.to_string(), r.path.to_owned(), r.target.is_public());
+        let mut expected: Vec<_> = ROUTES.iter().map(row).collect();
+        described.sort();
+        expected.sort();
+        assert_eq!(described, expected);
+    }
+
+    #[test]
+    fn every_reference_of_the_openapi_document_leads_somewhere() {
+        fn walk(document: &serde_json::Value, value: &serde_json::Value) {
+            match value {
+                serde_json::Value::Object(map) => {
+                    assert!(!resolve(document, value).is_null(), "{value}");
+                    map.values().for_each(|value| walk(document, value));
+                }
+                serde_json::Value::Array(list) => list.iter().for_each(|value| walk(document, value)),
+                _ => {}
+            }
+        }
+        let document = serde_json::from_str(crate::api::ops::OPENAPI).unwrap();
+        walk(&document, &document);
+    }
+
+    fn resolve<'d>(document: &'d serde_json::Value, value: &'d serde_json::Value) -> &'d serde_json::Value {
+        match value["$ref"].as_str() {
+            Some(reference) => document.pointer(reference.trim_start_matches('#')).unwrap_or(&serde_json::Value::Null),
+            None => value,
+        }
+    }
+
     proptest! {
         #[test]
         fn what_is_encoded_is_decoded(text in "\\PC{0,20}") {
