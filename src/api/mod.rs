@@ -53,6 +53,9 @@ use crate::http::{self, BodyLimits, Reply, ServerLimits};
 use crate::store::Store;
 use crate::telemetry::Metrics;
 
+/// Milliseconds for a body to arrive.
+const BODY_TIMEOUT_MS: u64 = 10_000;
+
 /// Bytes per second below which a body is too slow.
 const BODY_RATE_MIN_BYTES_S: u64 = 1 << 10;
 
@@ -141,21 +144,16 @@ impl<S: Store> Api<S> {
             Found::OtherMethods(methods) => return Err(Problem::method_not_allowed(&methods)),
             Found::Nothing => return Err(Problem::unknown("not_found", "there is nothing at this path")),
         };
-        match target {
-            // Probes and scrapers may add parameters of their own.
-            Target::Health => Ok(ops::health()),
-            Target::Ready => Ok(self.ready()),
-            Target::Metrics => Ok(self.metrics_page()),
-            _ => {
-                let query = Query::parse(head.uri.query())?;
-                self.dispatch(target, Call { parameters, query, headers: head.headers, body }).await
-            }
-        }
+        // Probes and scrapers may add parameters of their own; everyone else is told of them.
+        let query = Query::parse(head.uri.query().filter(|_| !target.is_public()))?;
+        self.dispatch(target, Call { parameters, query, headers: head.headers, body }).await
     }
 
     async fn dispatch(&self, target: Target, call: Call) -> Answer {
         match target {
-            Target::Health | Target::Ready | Target::Metrics => unreachable!("answered without a token"),
+            Target::Health => Ok(ops::health()),
+            Target::Ready => Ok(self.ready()),
+            Target::Metrics => Ok(self.metrics_page()),
             Target::OpenApi => ops::openapi(call),
             Target::Publish => self.publish(call).await,
             Target::Messages => self.list_messages(call).await,
@@ -186,7 +184,8 @@ impl<S: Store> Api<S> {
         check_content_type(headers)?;
         let limits = BodyLimits {
             bytes_max: self.limits.body_bytes_max,
-            timeout_ms: self.limits.request_timeout_ms,
+            // Half of the request's time, so that a slow body is told from a slow store.
+            timeout_ms: BODY_TIMEOUT_MS.min(self.limits.request_timeout_ms / 2),
             rate_min_bytes_s: BODY_RATE_MIN_BYTES_S,
         };
         Ok(http::read_body(body, &limits).await?)

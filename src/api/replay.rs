@@ -275,3 +275,30 @@ fn filter(mut fields: Fields<'_>, endpoint: Option<EndpointId>) -> Result<Wanted
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_walk_ends_by_count_scan_or_time() {
+        let filter = Filter { endpoint: None, event_type: None, since_ms: None, until_ms: None, limit: 2 };
+        let walk = |counted, scanned| Walk { done: ReplayShape::default(), scanned, counted, until_ms: 100 };
+        assert!(walk(1, SCAN_MAX - 1).goes_on(&filter, 99));
+        assert!(!walk(2, 0).goes_on(&filter, 0));
+        assert!(!walk(0, SCAN_MAX).goes_on(&filter, 0));
+        assert!(!walk(0, 0).goes_on(&filter, 100));
+    }
+
+    #[test]
+    fn every_outcome_is_counted_once() {
+        let mut walk = Walk { done: ReplayShape::default(), scanned: 0, counted: 0, until_ms: 0 };
+        use Redriven::{AlreadyDue, Due, EndpointRemoved, Erased, Unknown};
+        for outcome in [Due, AlreadyDue, Unknown, Erased, EndpointRemoved] {
+            walk.count(outcome);
+        }
+        let done = walk.stopped_at::<EventId>(None);
+        assert_eq!((done.replayed, done.already_due, done.skipped), (1, 1, 3));
+        assert_eq!((done.reasons.unknown, done.reasons.erased, done.reasons.endpoint_removed), (1, 1, 1));
+    }
+}

@@ -133,8 +133,11 @@ impl DeliveryShape {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct AttemptShape {
+    /// Its id.
     id: AttemptId,
+    /// Where it went.
     endpoint_id: EndpointId,
+    /// Its name, when it is known.
     endpoint_name: Option<String>,
     /// 1 for the first try of a delivery, counted on over replays.
     number: u32,
@@ -144,8 +147,11 @@ pub(super) struct AttemptShape {
     outcome: &'static str,
     /// Why no response came.
     error: Option<ErrorShape>,
+    /// When it began.
     started_at: String,
+    /// When it ended; a retry is counted from here.
     ended_at: String,
+    /// Where the time went.
     timings: TimingsShape,
     /// `ip:port` that was connected to.
     remote: Option<String>,
@@ -167,10 +173,15 @@ struct ErrorShape {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct TimingsShape {
+    /// Name resolution.
     dns_us: Option<u64>,
+    /// TCP connect.
     connect_us: Option<u64>,
+    /// TLS handshake.
     tls_us: Option<u64>,
+    /// Until the response's head.
     first_byte_us: Option<u64>,
+    /// The whole attempt.
     total_us: u64,
 }
 
@@ -277,15 +288,19 @@ impl From<&Next> for NextShape {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct DeadShape {
+    /// The message that did not arrive.
     message_id: EventId,
+    /// Where it did not arrive.
     endpoint_id: EndpointId,
     /// Null when the endpoint is not known any more.
     endpoint_name: Option<String>,
     /// Null where a provider names none, or when the message is past retention.
     event_type: Option<String>,
+    /// Why it died.
     reason: &'static str,
     /// When it died.
     at: String,
+    /// Attempts made.
     attempts: u32,
 }
 
@@ -338,7 +353,9 @@ pub(super) struct SkippedShape {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct EndpointShape {
+    /// Derived from application and name.
     pub(super) id: EndpointId,
+    /// Unique within its application.
     pub(super) name: String,
     /// The application's name.
     pub(super) application: String,
@@ -360,7 +377,9 @@ pub(super) struct EndpointShape {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct SourceShape {
+    /// Derived from the name.
     pub(super) id: SourceId,
+    /// The last part of its path.
     pub(super) name: String,
     /// The application that its events belong to.
     pub(super) application_id: AppId,
