@@ -7,6 +7,9 @@
 pub mod api;
 pub mod core;
 pub mod engine;
+pub mod env;
 pub mod http;
+pub mod index;
+pub mod ingress;
 pub mod store;
 pub mod telemetry;

@@ -1,10 +1,13 @@
 //! Checks on a request's head: what hyper accepts, and an origin server at the edge must not.
 //!
-//! hyper itself answers what it can't parse (400), heads of more than twice the limit and too many fields (431). Two
-//! things it settles before we see the request, and both end the connection or agree with themselves: Content-Length
-//! beside Transfer-Encoding (it drops the former and closes after the answer, as
-//! [RFC 9112 §6.1](https://www.rfc-editor.org/rfc/rfc9112#section-6.1) demands) and several equal Content-Lengths (it keeps
-//! one, as §6.3 allows).
+//! hyper itself answers what it can't parse (400), heads of more than twice the limit, too many fields, and a
+//! Content-Length of 2^64 - 1 (431). Some things it settles before we see the request, each in a way that the standard
+//! allows and that agrees with itself:
+//! - Content-Length beside Transfer-Encoding: it reads the chunks and closes after the answer
+//!   ([RFC 9112 §6.1](https://www.rfc-editor.org/rfc/rfc9112#section-6.1)).
+//! - Several equal Content-Lengths: it keeps one (§6.3). Differing ones it refuses.
+//! - Lines that end in a bare line feed: it takes them (§2.2).
+//! - A chunk's claimed size: it is not told, so a chunk over the limit is cut off when the bytes are there, not before.
 
 use hyper::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderValue, TRANSFER_ENCODING};
 use hyper::{Method, Request, StatusCode, Uri, Version};

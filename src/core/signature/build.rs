@@ -123,6 +123,7 @@ fn json_path(key: &'static str, text: &str) -> Result<Path, HmacConfigError> {
     Path::parse(text).map_err(|source| HmacConfigError::JsonPath { key, source })
 }
 
+/// Where an id or type is: nowhere, or in exactly one place.
 fn field(key: &'static str, written: Option<&FieldConfig>) -> Result<Field, HmacConfigError> {
     let Some(written) = written else {
         return Ok(Field::None);
@@ -134,6 +135,7 @@ fn field(key: &'static str, written: Option<&FieldConfig>) -> Result<Field, Hmac
     }
 }
 
+/// How secrets become keys.
 fn key_decoding(config: &HmacConfig) -> Result<KeyDecoding, HmacConfigError> {
     if config.key_decode != KeyDecodeConfig::Base64 && !config.strip_prefix.is_empty() {
         return Err(HmacConfigError::NoEffect { key: "strip_prefix", since: "`key_decode` is not \"base64\"" });
@@ -145,6 +147,7 @@ fn key_decoding(config: &HmacConfig) -> Result<KeyDecoding, HmacConfigError> {
     })
 }
 
+/// The layout of the signature header; keys of another layout are refused.
 fn signature_format(config: &HmacConfig) -> Result<SignatureFormat, HmacConfigError> {
     if config.format != FormatConfig::Prefix && config.prefix.is_some() {
         return Err(HmacConfigError::NoEffect { key: "prefix", since: "`format` is not \"prefix\"" });
@@ -203,6 +206,7 @@ fn element_name(key: &'static str, name: &str, item_sep: &str, kv_sep: &str) -> 
     Err(HmacConfigError::Ambiguous { key, text: name.to_owned(), expected })
 }
 
+/// Where the time is and how it is judged. An element of the list needs a list to be in.
 fn timestamp(written: &TimestampConfig, format: &SignatureFormat) -> Result<TimestampAt, HmacConfigError> {
     const NAME: &str = "timestamp.name";
     let from = match (written.from, format) {

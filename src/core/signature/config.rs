@@ -42,7 +42,9 @@ pub struct HmacConfig {
     /// How `also` is meant: `any` (default) or `fallback`.
     #[serde(default)]
     pub also_mode: AlsoMode,
-    /// What is signed, `{body}` by default; see [`Template`].
+    /// What is signed, `{body}` by default: text with the placeholders `{body}`, `{ts}` (the timestamp's text as
+    /// received), `{url}` (public), `{method}`, `{header:Name}` and `{json:path}` (a string or number of the body).
+    /// `{{` and `}}` stand for single braces.
     #[serde(default = "default_message")]
     pub message: String,
     /// How a secret becomes a key: `utf8` (default), `base64` or `hex`.

@@ -143,6 +143,7 @@ struct Node<'p> {
 }
 
 impl Node<'_> {
+    /// The active paths by number, with the steps that remain.
     fn each(&self) -> impl Iterator<Item = (usize, &[Step])> {
         let (active, depth) = (self.active, self.depth);
         self.paths
@@ -157,10 +158,12 @@ impl Node<'_> {
         self.each().filter(|(_, steps)| wanted(steps.first())).fold(0, |mask, (bit, _)| mask | 1 << bit)
     }
 
+    /// The reader of a value one step further in.
     fn child(&mut self, active: Mask) -> Node<'_> {
         Node { paths: self.paths, depth: self.depth + 1, active, found: self.found }
     }
 
+    /// Drops what an earlier occurrence of the same key gave, even when the last one gives nothing.
     fn forget(&mut self, mask: Mask) {
         for (bit, slot) in self.found.iter_mut().enumerate() {
             if mask & (1 << bit) != 0 {

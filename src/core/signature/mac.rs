@@ -28,8 +28,8 @@ pub enum Algorithm {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Encoding {
-    /// Lower-case hexadecimal. Upper case is refused: providers send lower case, and the SDKs of Stripe and GitHub
-    /// compare texts, so what they refuse is refused here.
+    /// Lower-case hexadecimal, which is what every known provider sends. Upper case is refused, for the built-in
+    /// providers and for all others: each signature keeps one spelling, and some SDKs refuse it as well.
     #[default]
     Hex,
     /// Base64 with padding (RFC 4648 §4).
@@ -73,6 +73,17 @@ static KEY_BASE64: LazyLock<Alphabet> = LazyLock::new(|| {
     spec.check_trailing_bits = false;
     spec.encoding().expect("64 distinct ASCII symbols are an alphabet")
 });
+
+impl Algorithm {
+    /// Length of a tag, in bytes.
+    pub(super) fn tag_bytes(self) -> usize {
+        match self {
+            Self::Sha256 => 32,
+            Self::Sha1 => 20,
+            Self::Sha512 => 64,
+        }
+    }
+}
 
 impl Encoding {
     /// Writes a tag.

@@ -32,6 +32,8 @@ mod mac;
 mod profile;
 mod providers;
 mod reject;
+#[cfg(test)]
+mod round_trip;
 mod scheme;
 mod sign;
 mod template;

@@ -132,6 +132,9 @@ pub enum Malformed {
     /// Not hexadecimal or base64 as the scheme writes it.
     #[error("its signature is not in the scheme's encoding")]
     Encoding,
+    /// Well encoded, but of another length than the hash of the scheme.
+    #[error("its signature does not have the length of the scheme's hash; the provider may use another algorithm")]
+    Length,
 }
 
 impl Reject {

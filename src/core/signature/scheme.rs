@@ -133,6 +133,11 @@ impl Scheme {
         self.event_type.read(req)
     }
 
+    /// Whether the URL is among what is signed. A gateway behind a proxy that ends TLS can't be sure of its public URL.
+    pub fn signs_url(&self) -> bool {
+        self.hmac.message.uses_url()
+    }
+
     /// Whether `secret` can be a key of this scheme, so that configuration refuses what no request could match.
     ///
     /// # Errors

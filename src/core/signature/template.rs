@@ -36,7 +36,7 @@ enum Part {
     Json(Path),
 }
 
-/// Why a text is not a [`Template`].
+/// Why the text of a message can't be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
     /// A placeholder that isn't one of ours.
@@ -127,6 +127,11 @@ impl Template {
     /// Whether `{ts}` occurs, so that a timestamp must be configured.
     pub(super) fn uses_timestamp(&self) -> bool {
         self.parts.contains(&Part::Timestamp)
+    }
+
+    /// Whether `{url}` occurs.
+    pub(super) fn uses_url(&self) -> bool {
+        self.parts.contains(&Part::Url)
     }
 
     /// The message of `req` in pieces; `ts` is the timestamp's text.

@@ -86,6 +86,7 @@ impl HmacScheme {
         }
     }
 
+    /// Fixed headers, such as a version: a request of another version may mean something else by the same bytes.
     fn check_required_headers(&self, req: &Request<'_>) -> Result<(), Reject> {
         for (name, wanted) in &self.require_headers {
             let value = req.headers.one(name).map_err(|how_many| Reject::header(name, how_many))?;
@@ -111,9 +112,12 @@ impl HmacScheme {
                 }
             };
             present = true;
-            // One bad header beside a good one is no reason to refuse: `also` may hold another scheme's signature.
-            if let Err(why) = self.read_signatures(value, &mut received) {
-                malformed.get_or_insert(Reject::SignatureMalformed { header: header.clone(), why });
+            let reject = |why| Reject::SignatureMalformed { header: header.clone(), why };
+            match self.read_signatures(value, &mut received) {
+                Ok(()) => {}
+                Err(why @ Malformed::TooMany) => return Err(reject(why)),
+                // One bad header beside a good one is no reason to refuse: it may hold another scheme's signature.
+                Err(why) => malformed = malformed.or(Some(reject(why))),
             }
             if self.signature.also_mode == AlsoMode::Fallback {
                 break;
@@ -156,15 +160,20 @@ impl HmacScheme {
         }
     }
 
+    /// Decodes one signature. The number of them is bounded here, the length of each by that of the header.
     fn add_tag(&self, text: &str, received: &mut Received<'_>) -> Result<(), Malformed> {
         if received.tags.len() == SIGNATURES_MAX {
             return Err(Malformed::TooMany);
         }
-        let tag = self.encoding.decode(text.as_bytes()).filter(|tag| !tag.is_empty());
-        received.tags.push(tag.ok_or(Malformed::Encoding)?);
+        let tag = self.encoding.decode(text.as_bytes()).ok_or(Malformed::Encoding)?;
+        if tag.len() != self.algorithm.tag_bytes() {
+            return Err(Malformed::Length);
+        }
+        received.tags.push(tag);
         Ok(())
     }
 
+    /// Whether a list's element of this name holds the time.
     fn is_timestamp_field(&self, name: &str) -> bool {
         matches!(self.timestamp.as_ref().map(|at| &at.from), Some(TimestampFrom::SigField(wanted)) if wanted == name)
     }
