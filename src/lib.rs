@@ -5,11 +5,13 @@
 //! `telemetry` and `http` (the server parts that both listeners share) nothing. See `docs/ARCHITECTURE.md`.
 
 pub mod api;
+pub mod config;
 pub mod core;
 pub mod engine;
 pub mod env;
 pub mod http;
 pub mod index;
 pub mod ingress;
+pub mod journal;
 pub mod store;
 pub mod telemetry;

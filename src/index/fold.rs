@@ -5,7 +5,7 @@ use std::ops::{Bound, ControlFlow};
 use super::event::At;
 use super::state::{Layered, State};
 use super::tree::TreeError;
-use super::{dead, dedup, delivery, due, event, note};
+use super::{dead, dedup, delivery, due, erased, event, note};
 use crate::core::delivery::{Dead, DeadReason, DeliveryId, Next, Pending};
 use crate::core::event::{DedupKey, EventMeta};
 use crate::core::fact::{DedupEntry, EndpointNote, Fact, Standing};
@@ -71,7 +71,7 @@ pub fn fold(state: &mut State, fact: &Fact, place: &mut Place, effects: &mut Eff
         }
         Fact::EndpointNoted(note) => noted(state, note, effects)?,
         // The bytes are zeros by now; the key space never held them.
-        Fact::Erased { .. } => {}
+        Fact::Erased { event, .. } => state.table().insert(erased::key(*event), Vec::new()),
         Fact::DedupCarried { entries } => entries.iter().for_each(|(key, entry)| claim(state, key, entry)),
         Fact::Carried { meta, pending } => carried(state, meta.id, pending, place.at)?,
         Fact::Dropped { segment, first_kept, forgotten } => dropped(state, *segment, *first_kept, forgotten)?,
@@ -81,7 +81,7 @@ pub fn fold(state: &mut State, fact: &Fact, place: &mut Place, effects: &mut Eff
 
 /// A delivery that waits for its first attempt has no entry of its own: its due time is its event's.
 pub fn is_fresh(delivery: DeliveryId, pending: &Pending) -> bool {
-    pending.attempts == 0 && pending.due_ms <= delivery.event.ms()
+    pending.attempts == 0 && pending.due_ms == delivery.event.ms()
 }
 
 /// The state of a delivery that was made; `None` for delivered.
@@ -110,11 +110,16 @@ fn accepted(state: &mut State, meta: &EventMeta, place: &mut Place, effects: &mu
 
 fn claim(state: &mut State, key: &DedupKey, entry: &DedupEntry) {
     state.table().insert(dedup::key(key), dedup::value(entry));
+    state.claimed();
 }
 
 fn enter_pending(state: &mut State, id: DeliveryId, pending: Pending, effects: &mut Effects) {
     state.table().insert(due::key(id.endpoint, pending.due_ms, id.event), due::value(&pending));
-    state.table().insert(delivery::key(id), delivery::value(&delivery::Entry::Pending(pending)));
+    if is_fresh(id, &pending) {
+        state.table().remove(delivery::key(id));
+    } else {
+        state.table().insert(delivery::key(id), delivery::value(&delivery::Entry::Pending(pending)));
+    }
     state.ledger.add_pending(id.event);
     effects.pending.push((id.endpoint, id.event, pending));
 }
@@ -194,6 +199,12 @@ fn dropped(state: &mut State, segment: u64, first_kept: EventId, forgotten: &[Ev
         if event::parse_value(value).is_some_and(|entry| entry.at.segment <= segment) {
             gone.push(key.to_vec());
         }
+        ControlFlow::Continue(())
+    })?;
+    let (from, to) = (erased::key(EventId::MIN), erased::key(first_kept));
+    // An erased event has nothing pending, so it was never carried.
+    state.scan(Bound::Included(&from), Bound::Excluded(&to), Layered::Up, |key, _| {
+        gone.push(key.to_vec());
         ControlFlow::Continue(())
     })?;
     gone.into_iter().for_each(|key| state.table().remove(key));

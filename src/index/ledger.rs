@@ -5,9 +5,6 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::core::id::EventId;
 
-/// Milliseconds of one bucket of ages.
-const BUCKET_MS: u64 = 1_000;
-
 /// What is kept count of.
 #[derive(Debug, Default)]
 pub struct Ledger {
@@ -15,7 +12,8 @@ pub struct Ledger {
     pub pending: u64,
     /// Dead letters.
     pub dead: u64,
-    ages: BTreeMap<u64, u64>,
+    /// Pending deliveries by the millisecond of their event.
+    ages: BTreeMap<u64, u32>,
     /// First event of each segment that has one → number of the segment.
     starts: BTreeMap<EventId, u64>,
     /// Events that were carried → the segment they are in now.
@@ -35,7 +33,7 @@ impl Ledger {
     /// A delivery of this event became pending.
     pub fn add_pending(&mut self, event: EventId) {
         self.pending += 1;
-        *self.ages.entry(event.ms() / BUCKET_MS).or_default() += 1;
+        *self.ages.entry(event.ms()).or_default() += 1;
         if let Some(segment) = self.segment_of(event) {
             *self.live.entry(segment).or_default() += 1;
         }
@@ -44,11 +42,10 @@ impl Ledger {
     /// A delivery of this event is no longer pending.
     pub fn remove_pending(&mut self, event: EventId) {
         self.pending = self.pending.saturating_sub(1);
-        let bucket = event.ms() / BUCKET_MS;
-        if let Some(count) = self.ages.get_mut(&bucket) {
+        if let Some(count) = self.ages.get_mut(&event.ms()) {
             *count -= 1;
             if *count == 0 {
-                self.ages.remove(&bucket);
+                self.ages.remove(&event.ms());
             }
         }
         if let Some(segment) = self.segment_of(event) {
@@ -89,9 +86,9 @@ impl Ledger {
         self.starts.iter().find(|(_, number)| **number > segment).map(|(first, _)| *first)
     }
 
-    /// Unix milliseconds of the oldest event with a pending delivery, to the second.
+    /// Unix milliseconds of the oldest event with a pending delivery.
     pub fn oldest_pending_ms(&self) -> Option<u64> {
-        self.ages.first_key_value().map(|(bucket, _)| bucket * BUCKET_MS)
+        self.ages.first_key_value().map(|(ms, _)| *ms)
     }
 
     fn segment_of(&self, event: EventId) -> Option<u64> {

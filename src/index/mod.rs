@@ -11,6 +11,7 @@
 //! | `k` | scope, hash | event, fingerprint, expiry | dedup keys | [`dedup`] |
 //! | `q` | shard, endpoint, due, event | attempts, failures | pending deliveries in the order they fall due | [`due`] |
 //! | `x` | time of death, endpoint, event | reason, attempts | dead letters | [`dead`] |
+//! | `z` | event | – | events whose content was erased | [`erased`] |
 //!
 //! **Invariants**
 //! - The tree is the fold of a *prefix* of the journal; the prefix's end is a key in the same atomic batch.
@@ -22,6 +23,7 @@ pub mod dead;
 pub mod dedup;
 pub mod delivery;
 pub mod due;
+pub mod erased;
 pub mod event;
 mod fold;
 mod key;
@@ -40,4 +42,4 @@ pub use table::Table;
 pub use tree::{Tree, TreeError};
 
 /// First bytes of the keys that are counted and summed.
-pub const FAMILIES: [u8; 6] = [b'c', b'd', b'e', b'k', b'q', b'x'];
+pub const FAMILIES: [u8; 7] = [b'c', b'd', b'e', b'k', b'q', b'x', b'z'];

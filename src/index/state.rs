@@ -5,8 +5,9 @@ use std::iter::Peekable;
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
+use super::dedup;
 use super::ledger::Ledger;
-use super::meta::{Applied, Meta};
+use super::meta::{Applied, Meta, family_slot};
 use super::table::Table;
 use super::tree::{Tree, TreeError};
 
@@ -20,6 +21,8 @@ pub struct State {
     pub meta: Meta,
     /// Counts that are kept as things change.
     pub ledger: Ledger,
+    /// Dedup keys claimed in the active table and in the one being applied.
+    claims: [u64; 2],
 }
 
 /// Which way to walk.
@@ -34,7 +37,7 @@ pub enum Layered {
 impl State {
     /// The state of a checked tree.
     pub fn new(tree: Tree, meta: Meta) -> Self {
-        Self { active: Table::default(), applying: None, tree, meta, ledger: Ledger::default() }
+        Self { active: Table::default(), applying: None, tree, meta, ledger: Ledger::default(), claims: [0; 2] }
     }
 
     /// The table that facts are folded into.
@@ -54,13 +57,27 @@ impl State {
         }
         let table = Arc::new(std::mem::take(&mut self.active));
         self.applying = Some(Arc::clone(&table));
+        self.claims = [0, self.claims[0]];
         Some((table, self.meta.clone()))
     }
 
     /// The table set aside is in the tree.
     pub fn applied(&mut self, meta: &Meta) {
         self.applying = None;
+        self.claims[1] = 0;
         self.meta.sums = meta.sums;
+    }
+
+    /// A dedup key was claimed.
+    pub fn claimed(&mut self) {
+        self.claims[0] += 1;
+    }
+
+    /// How many dedup keys there are. Those applied are counted exactly; of the others one that took the place of an
+    /// expired key counts twice until it is applied.
+    pub fn dedup_keys(&self) -> u64 {
+        let slot = family_slot(dedup::FAMILY).expect("the family is one of those that are summed");
+        self.meta.sums[slot].keys + self.claims.iter().sum::<u64>()
     }
 
     /// The tree below.

@@ -11,7 +11,7 @@ use hyper::{Method, Request};
 
 use super::{Ingress, answer, passing};
 use crate::core::endpoint::Source;
-use crate::core::event::{DedupKey, DedupScope, NewEvent};
+use crate::core::event::{DedupKey, DedupScope, NewEvent, body_fingerprint};
 use crate::core::headers::Headers;
 use crate::core::signature::{self, Reject};
 use crate::http::{Reply, check_head, close, read_body_within};
@@ -51,6 +51,7 @@ impl<S: Store> Ingress<S> {
             event_type: identity.event_type,
             external_id: identity.id,
             headers: passing(&headers),
+            fingerprint: body_fingerprint(&bytes),
             body: bytes,
             dedup: dedup.into_iter().collect(),
             endpoints: self.catalog.takers_of_source(source.id),

@@ -256,6 +256,7 @@ mod tests {
             headers: Headers::new(),
             body: Bytes::new(),
             dedup: Vec::new(),
+            fingerprint: 0,
             endpoints: vec![EndpointId::MIN],
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use postrider::core::delivery::{DeliveryId, DeliveryState, Next, Pending};
-use postrider::core::event::{DedupScope, NewEvent};
+use postrider::core::event::{DedupScope, NewEvent, body_fingerprint};
 use postrider::core::id::{EventId, SourceId};
 use postrider::core::limits::StoreLimits;
 use postrider::store::{Accepted, Refusal, Store, StoreError};
@@ -66,7 +66,8 @@ pub async fn a_taken_key_answers_with_the_first_event<F: Form>() {
     let first = accept(&*store, keyed(&[inbound])).await.meta.id;
     clock.advance(1_000);
     assert_eq!(duplicate(&*store, keyed(&[inbound])).await, (first, DedupScope::Inbound, true));
-    let other = NewEvent { body: Bytes::from_static(b"other"), ..keyed(&[inbound]) };
+    let other =
+        NewEvent { body: Bytes::from_static(b"other"), fingerprint: body_fingerprint(b"other"), ..keyed(&[inbound]) };
     assert_eq!(duplicate(&*store, other).await, (first, DedupScope::Inbound, false));
     assert_eq!(all_events(&*store).await.len(), 1, "a duplicate stores nothing");
     assert_eq!((store.stats().pending, store.stats().dedup_keys), (1, 1));

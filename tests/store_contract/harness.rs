@@ -3,17 +3,17 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use postrider::core::attempt::{Attempt, Outcome, Timings};
 use postrider::core::delivery::{DeadReason, DeliveryId, DeliveryState, Next, Pending};
-use postrider::core::event::{DedupKey, DedupScope, Event, NewEvent};
+use postrider::core::event::{DedupKey, DedupScope, Event, NewEvent, body_fingerprint};
 use postrider::core::fact::EndpointNote;
 use postrider::core::headers::Headers;
 use postrider::core::id::{AppId, AttemptId, EndpointId, EventId};
 use postrider::core::limits::StoreLimits;
+pub use postrider::env::ManualClock;
 use postrider::store::{
     Accepted, Applied, AttemptRecord, DeadLetter, DeadQuery, Delivery, Due, EventQuery, Hints, Settle, Store,
 };
@@ -41,34 +41,6 @@ pub trait Form: Sized + Send + 'static {
     /// Closes the store and opens it again on the same data and clock; false when this form keeps nothing, and then does
     /// nothing.
     fn reopen(self) -> impl Future<Output = (Self, bool)> + Send;
-}
-
-/// A clock that stands still until a test moves it.
-#[derive(Debug)]
-pub struct ManualClock {
-    wall_ms: AtomicU64,
-}
-
-impl ManualClock {
-    /// A clock that shows this wall time.
-    pub fn at(wall_ms: u64) -> Self {
-        Self { wall_ms: AtomicU64::new(wall_ms) }
-    }
-
-    /// Milliseconds since the Unix epoch.
-    pub fn wall_ms(&self) -> u64 {
-        self.wall_ms.load(Ordering::SeqCst)
-    }
-
-    /// Lets time pass.
-    pub fn advance(&self, by_ms: u64) {
-        self.wall_ms.fetch_add(by_ms, Ordering::SeqCst);
-    }
-
-    /// Steps the wall clock alone, as an operator or NTP does.
-    pub fn set_wall(&self, wall_ms: u64) {
-        self.wall_ms.store(wall_ms, Ordering::SeqCst);
-    }
 }
 
 /// An empty store with its clock.
@@ -104,6 +76,7 @@ pub fn event_for(endpoints: &[usize]) -> NewEvent {
         headers: [("content-type", "application/json")].into_iter().collect(),
         body: Bytes::from_static(b"{}"),
         dedup: Vec::new(),
+        fingerprint: body_fingerprint(b"{}"),
         endpoints: endpoints.iter().map(|n| endpoint(*n)).collect(),
     }
 }

@@ -18,6 +18,8 @@ use std::sync::Arc;
 
 use harness::{Form, ManualClock};
 use postrider::core::limits::StoreLimits;
+use postrider::env::{Clock, SeededEntropy};
+use postrider::store::embedded::{EmbeddedStore, Opening};
 use postrider::store::memory::MemoryStore;
 
 macro_rules! rules {
@@ -124,7 +126,9 @@ impl Form for InMemory {
     type S = MemoryStore;
 
     async fn open(clock: Arc<ManualClock>, limits: StoreLimits) -> Self {
-        Self(Arc::new(MemoryStore::new(move || clock.wall_ms(), limits)))
+        // Engine time: the wall clock at the start, carried on by the steady one.
+        let (wall_ms, mono_ms) = (clock.wall_ms(), clock.mono_ms());
+        Self(Arc::new(MemoryStore::new(move || wall_ms + clock.mono_ms() - mono_ms, limits)))
     }
 
     fn store(&self) -> Arc<MemoryStore> {
@@ -137,3 +141,48 @@ impl Form for InMemory {
 }
 
 contract!(memory, crate::InMemory);
+
+/// The embedded form, on the machine's own disk.
+struct Embedded {
+    store: Arc<EmbeddedStore>,
+    clock: Arc<ManualClock>,
+    limits: StoreLimits,
+    dir: tempfile::TempDir,
+}
+
+impl Embedded {
+    fn open_in(dir: tempfile::TempDir, clock: Arc<ManualClock>, limits: StoreLimits) -> Self {
+        let opening = Opening {
+            data: dir.path().to_owned(),
+            limits: limits.clone(),
+            clock: clock.clone(),
+            entropy: Arc::new(SeededEntropy::new(7)),
+            rebuild: false,
+            progress: &mut |_, _| {},
+        };
+        Self { store: Arc::new(EmbeddedStore::open(opening).unwrap()), clock, limits, dir }
+    }
+}
+
+impl Form for Embedded {
+    type S = EmbeddedStore;
+
+    const CASES: u32 = 12;
+
+    async fn open(clock: Arc<ManualClock>, limits: StoreLimits) -> Self {
+        Self::open_in(tempfile::tempdir().unwrap(), clock, limits)
+    }
+
+    fn store(&self) -> Arc<EmbeddedStore> {
+        Arc::clone(&self.store)
+    }
+
+    async fn reopen(self) -> (Self, bool) {
+        let Self { store, clock, limits, dir } = self;
+        store.close();
+        drop(store);
+        (Self::open_in(dir, clock, limits), true)
+    }
+}
+
+contract!(embedded, crate::Embedded);

@@ -12,6 +12,7 @@ use postrider::core::event::{DedupKey, DedupScope, NewEvent};
 use postrider::core::fact::Standing;
 use postrider::core::id::{EventId, SourceId};
 use postrider::core::limits::StoreLimits;
+use postrider::env::Clock;
 use postrider::store::memory::MemoryStore;
 use postrider::store::{Accepted, Cursor, DeadKey, DeadLetter, DeadQuery, EventQuery, Settle, Store};
 use proptest::prelude::*;
@@ -375,6 +376,7 @@ fn new_event(takers: u8, keys: Vec<DedupKey>, body: u8, source: Option<u8>, even
         event_type: Some(type_of(event_type)),
         body: Bytes::from(vec![body; 3]),
         dedup: keys,
+        fingerprint: u64::from(body),
         ..event_for(&takers)
     }
 }

@@ -60,7 +60,7 @@ mod tests {
     use super::*;
     use crate::core::fact::Standing;
     use crate::core::id::EndpointId;
-    use crate::env::{MemDisk, DiskFile};
+    use crate::env::{DiskFile, MemDisk};
 
     #[test]
     fn it_reads_what_it_wrote_and_notices_every_flip() {

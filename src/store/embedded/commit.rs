@@ -314,10 +314,7 @@ fn tell(hints: &crate::store::Hints, effects: Effects) {
 }
 
 /// Cuts facts into batches within the limits.
-fn chunks<'f>(
-    mut facts: &'f [(Fact, Bytes)],
-    limits: &crate::core::limits::StoreLimits,
-) -> Vec<&'f [(Fact, Bytes)]> {
+fn chunks<'f>(mut facts: &'f [(Fact, Bytes)], limits: &crate::core::limits::StoreLimits) -> Vec<&'f [(Fact, Bytes)]> {
     let mut chunks = Vec::new();
     while !facts.is_empty() {
         let mut bytes = 0;

@@ -88,8 +88,8 @@ impl Draft {
                 let answer = self.settle(*settle, state)?;
                 self.answers.push(Answer::Settle(reply, answer, permit));
             }
-            Command::Redrive { delivery, permit, reply } => {
-                let answer = self.redrive(delivery, state)?;
+            Command::Redrive { delivery, attempts_made, permit, reply } => {
+                let answer = self.redrive(delivery, attempts_made, state)?;
                 self.answers.push(Answer::Redrive(reply, answer, permit));
             }
             alone => return Ok(Verdict::NextBatch(alone)),
@@ -143,21 +143,21 @@ impl Draft {
         Ok(Applied::Ok)
     }
 
-    fn redrive(&mut self, delivery: DeliveryId, state: &State) -> Result<Redriven, TreeError> {
+    fn redrive(&mut self, delivery: DeliveryId, attempts_made: u32, state: &State) -> Result<Redriven, TreeError> {
         let note = super::read::note(state, delivery.endpoint)?;
         if note.is_some_and(|note| matches!(note.standing, Standing::Removed { .. })) {
             return Ok(Redriven::EndpointRemoved);
         }
-        // Later than any fresh delivery of the event could be due: see `is_fresh`.
-        let due_ms = self.now_ms.max(delivery.event.ms() + 1);
+        // Not before the event itself, whose time may be ahead of a clock that stands still.
+        let due_ms = self.now_ms.max(delivery.event.ms());
         let attempts = match entry_of(state, delivery)? {
             Some(delivery::Entry::Pending(pending)) if pending.due_ms <= self.now_ms => {
                 return Ok(Redriven::AlreadyDue);
             }
             Some(delivery::Entry::Pending(pending)) => pending.attempts,
             Some(delivery::Entry::Dead(dead)) => dead.attempts,
-            // Delivered: at least one attempt was made; the key space does not remember more.
-            None => 1,
+            // Delivered: at least one attempt was made, even if its record is past retention.
+            None => attempts_made.max(1),
         };
         let pending = Pending { due_ms, attempts, failures: 0 };
         self.facts.push((Fact::Redriven { delivery, pending }, NO_BODY));
@@ -173,7 +173,9 @@ impl Draft {
     /// Everything is durable and visible: tell those who wait.
     pub(super) fn answer(self, recent: &Recent) {
         let accepted = self.answers.iter().filter_map(|answer| match answer {
-            Answer::Accept(_, Accepted::New { event }, _) if !event.meta.endpoints.is_empty() => Some(Arc::clone(event)),
+            Answer::Accept(_, Accepted::New { event }, _) if !event.meta.endpoints.is_empty() => {
+                Some(Arc::clone(event))
+            }
             _ => None,
         });
         recent.keep(accepted);

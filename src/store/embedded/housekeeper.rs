@@ -157,14 +157,15 @@ impl<D: Disk> Housekeeper<D> {
         let from = self.sweep_from.map_or_else(|| vec![dedup::FAMILY], |key| dedup::key(&key));
         let (mut expired, mut last, mut seen) = (Vec::new(), None, 0);
         let to = [dedup::FAMILY + 1];
-        let scanned = self.shared.state().scan(Bound::Excluded(&from), Bound::Excluded(&to), Layered::Up, |key, value| {
-            if let (Some(key), Some(entry)) = (dedup::parse_key(key), dedup::parse_value(value)) {
-                last = Some(key);
-                expired.extend((entry.expires_ms <= now_ms).then_some(key));
-            }
-            seen += 1;
-            if seen < SWEEP_KEYS { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        });
+        let scanned =
+            self.shared.state().scan(Bound::Excluded(&from), Bound::Excluded(&to), Layered::Up, |key, value| {
+                if let (Some(key), Some(entry)) = (dedup::parse_key(key), dedup::parse_value(value)) {
+                    last = Some(key);
+                    expired.extend((entry.expires_ms <= now_ms).then_some(key));
+                }
+                seen += 1;
+                if seen < SWEEP_KEYS { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            });
         if let Err(error) = scanned {
             self.shared.fail(&error);
             return;

@@ -235,12 +235,7 @@ impl<D: Disk> Store for EmbeddedStore<D> {
         self.ask(|reply| Command::Settle { settle, permit, reply }).await
     }
 
-    async fn pending(
-        &self,
-        endpoint: EndpointId,
-        after: Option<DueKey>,
-        limit: usize,
-    ) -> Result<Vec<Due>, StoreError> {
+    async fn pending(&self, endpoint: EndpointId, after: Option<DueKey>, limit: usize) -> Result<Vec<Due>, StoreError> {
         self.read(move |shared| {
             read::pending(&shared.state(), endpoint, after, limit).map_err(|error| shared.fail(&error))
         })
@@ -278,8 +273,9 @@ impl<D: Disk> Store for EmbeddedStore<D> {
         if event.erased {
             return Ok(Redriven::Erased);
         }
+        let attempts_made = self.read(move |shared| shared.attempts_made(delivery)).await?;
         let permit = self.queue.room_for_settle().await?;
-        self.ask(|reply| Command::Redrive { delivery, permit, reply }).await
+        self.ask(|reply| Command::Redrive { delivery, attempts_made, permit, reply }).await
     }
 
     async fn erase(&self, id: EventId) -> Result<bool, StoreError> {
@@ -325,12 +321,11 @@ impl<D: Disk> Store for EmbeddedStore<D> {
     fn stats(&self) -> Stats {
         let (counts, lag) = (&self.shared.counts, &self.shared.lag);
         let state = self.shared.state();
-        let dedup_slot = crate::index::FAMILIES.iter().position(|family| *family == crate::index::dedup::FAMILY);
         Stats {
             pending: state.ledger.pending,
             oldest_pending_ms: state.ledger.oldest_pending_ms(),
             dead: state.ledger.dead,
-            dedup_keys: dedup_slot.map_or(0, |slot| state.meta.sums[slot].keys),
+            dedup_keys: state.dedup_keys(),
             syncs: counts.syncs.load(Ordering::Relaxed),
             sync_us: counts.sync_us.load(Ordering::Relaxed),
             sync_us_max: counts.sync_us_max.load(Ordering::Relaxed),

@@ -37,7 +37,8 @@ pub(super) enum Command<D: Disk> {
     /// See [`Store::settle`](crate::store::Store::settle).
     Settle { settle: Box<Settle>, permit: OwnedSemaphorePermit, reply: Reply<Applied> },
     /// See [`Store::redrive`](crate::store::Store::redrive). The event exists and was meant for the endpoint.
-    Redrive { delivery: DeliveryId, permit: OwnedSemaphorePermit, reply: Reply<Redriven> },
+    /// `attempts_made` counts where the key space no longer knows.
+    Redrive { delivery: DeliveryId, attempts_made: u32, permit: OwnedSemaphorePermit, reply: Reply<Redriven> },
     /// Erases the content of an event that exists.
     Erase { id: EventId, endpoints: Vec<EndpointId>, reply: Reply<()> },
     /// See [`Store::set_standing`](crate::store::Store::set_standing).

@@ -13,8 +13,8 @@ use crate::core::fact::{DedupEntry, EndpointNote, Fact, kind};
 use crate::core::id::{EndpointId, EventId};
 use crate::env::Disk;
 use crate::index::event::{At, Entry};
-use crate::index::{Layered, State, TreeError, dead, dedup, due, entry_of, event, note as notes};
-use crate::journal::{BodyState, Frame};
+use crate::index::{Layered, State, TreeError, dead, dedup, due, entry_of, erased, event, note as notes};
+use crate::journal::Frame;
 use crate::store::{
     AttemptRecord, Cursor, DeadKey, DeadLetter, DeadQuery, Delivery, Due, DueKey, EventQuery, Page, StoreError,
 };
@@ -104,14 +104,13 @@ pub(super) fn events_of(frame: &Frame) -> Vec<EventId> {
 }
 
 /// The event of this id in a frame. The bytes are copied, so that they don't keep the whole frame in memory.
-pub(super) fn event_in(frame: &Frame, id: EventId) -> Option<Event> {
+pub(super) fn event_in(frame: &Frame, id: EventId, erased: bool) -> Option<Event> {
     let is_event = |kind: u8| matches!(kind, kind::ACCEPTED | kind::CARRIED);
     let index = frame.records.iter().position(|r| r.key == id.as_u128() && is_event(r.kind))?;
     let meta = match Fact::decode(frame.records[index].kind, &frame.meta(index)).ok()? {
         Fact::Accepted { meta, .. } | Fact::Carried { meta, .. } => meta,
         _ => return None,
     };
-    let erased = frame.records[index].state == BodyState::Zeroed;
     let body = if erased { Bytes::new() } else { Bytes::copy_from_slice(&frame.body(index)) };
     Some(Event { meta, body, erased })
 }
@@ -128,10 +127,15 @@ impl<D: Disk> Shared<D> {
             let at = locate(&self.state(), id).map_err(|e| self.fail(&e))?;
             let Some(at) = at else { return Ok(None) };
             if let Some(frame) = self.frame(at)? {
-                return Ok(event_in(&frame, id).map(Arc::new));
+                return Ok(event_in(&frame, id, self.is_erased(id)?).map(Arc::new));
             }
         }
         Ok(None)
+    }
+
+    fn is_erased(&self, id: EventId) -> Result<bool, StoreError> {
+        let found = self.state().get(&erased::key(id)).map_err(|e| self.fail(&e))?;
+        Ok(found.is_some())
     }
 
     /// See [`Store::deliveries`](crate::store::Store::deliveries).
@@ -147,9 +151,7 @@ impl<D: Disk> Shared<D> {
 
     /// See [`Store::attempts`](crate::store::Store::attempts).
     pub(super) fn read_attempts(&self, id: EventId) -> Result<Option<Vec<AttemptRecord>>, StoreError> {
-        if self.read_event(id)?.is_none() {
-            return Ok(None);
-        }
+        let Some(event) = self.read_event(id)? else { return Ok(None) };
         let found = self.reader.find(id.as_u128()).map_err(|e| self.fail(&e))?;
         let mut attempts = Vec::new();
         for place in found.into_iter().filter(|found| found.kind == kind::SETTLED) {
@@ -157,12 +159,21 @@ impl<D: Disk> Shared<D> {
             let index = place.index as usize;
             let fact = Fact::decode(place.kind, &frame.meta(index)).map_err(|e| self.fail(&e))?;
             if let Fact::Settled { delivery, attempt, next, .. } = fact {
-                let erased = frame.records[index].state == BodyState::Zeroed;
-                let response = if erased { Bytes::new() } else { Bytes::copy_from_slice(&frame.body(index)) };
+                let response = if event.erased { Bytes::new() } else { Bytes::copy_from_slice(&frame.body(index)) };
                 attempts.push(AttemptRecord { endpoint: delivery.endpoint, attempt, next, response });
             }
         }
         Ok(Some(attempts))
+    }
+
+    /// How many attempts of a delivered delivery are on record; 0 for others, whose state says it.
+    pub(super) fn attempts_made(&self, id: DeliveryId) -> Result<u32, StoreError> {
+        if entry_of(&self.state(), id).map_err(|e| self.fail(&e))?.is_some() {
+            return Ok(0);
+        }
+        let attempts = self.read_attempts(id.event)?.unwrap_or_default();
+        let numbers = attempts.iter().filter(|a| a.endpoint == id.endpoint).map(|a| a.attempt.number);
+        Ok(numbers.max().unwrap_or(0))
     }
 
     /// See [`Store::dead`](crate::store::Store::dead).
@@ -183,42 +194,30 @@ impl<D: Disk> Shared<D> {
                 way = Layered::Up;
             }
         }
-        let (mut data, mut looked_at, mut next) = (Vec::new(), 0, None);
+        let (mut data, mut looked_at, mut last, mut more) = (Vec::new(), 0, None, false);
         let from = if after { Bound::Excluded(&low[..]) } else { Bound::Included(&low[..]) };
         let scanned = self.state().scan(from, Bound::Excluded(&high), way, |key, value| {
             let Some((at_ms, delivery)) = dead::parse_key(key) else { return ControlFlow::Continue(()) };
-            if data.len() == query.limit || looked_at == LIST_DEAD_MAX {
+            let wanted = query.endpoint.is_none_or(|endpoint| endpoint == delivery.endpoint);
+            looked_at += 1;
+            // One wanted entry past the page, or too many unwanted ones: there is more to come.
+            more = looked_at > LIST_DEAD_MAX || (wanted && data.len() == query.limit);
+            if more {
                 return ControlFlow::Break(());
             }
-            looked_at += 1;
-            next = Some(DeadKey { at_ms, delivery });
-            if query.endpoint.is_none_or(|endpoint| endpoint == delivery.endpoint)
-                && let Some(dead) = dead::parse_value(at_ms, value)
-            {
+            if data.len() < query.limit {
+                last = Some(DeadKey { at_ms, delivery });
+            }
+            if wanted && let Some(dead) = dead::parse_value(at_ms, value) {
                 data.push(DeadLetter { delivery, dead });
             }
             ControlFlow::Continue(())
         });
         scanned.map_err(|e| self.fail(&e))?;
-        let more = next.is_some_and(|last| self.has_dead_beyond(last, &low, &high, way));
         if way == Layered::Up {
             data.reverse();
         }
-        Ok(Page { data, next: next.filter(|_| more) })
-    }
-
-    fn has_dead_beyond(&self, last: DeadKey, low: &[u8], high: &[u8], way: Layered) -> bool {
-        let last = dead::key(last.at_ms, last.delivery);
-        let (from, to) = match way {
-            Layered::Down => (Bound::Included(low), Bound::Excluded(&last[..])),
-            Layered::Up => (Bound::Excluded(&last[..]), Bound::Excluded(high)),
-        };
-        let mut any = false;
-        let scanned = self.state().scan(from, to, way, |_, _| {
-            any = true;
-            ControlFlow::Break(())
-        });
-        scanned.is_ok() && any
+        Ok(Page { data, next: last.filter(|_| more) })
     }
 
     /// See [`Store::events`](crate::store::Store::events).
@@ -267,14 +266,15 @@ impl<D: Disk> Shared<D> {
             Cursor::NewerThan(id) => {
                 // The batch that holds the cursor may hold newer events too.
                 let mut start = event::key(id);
-                let below = state.scan(Bound::Included(&lowest), Bound::Included(&event::key(id)), Layered::Down, |k, v| {
-                    let sparse = event::parse_value(v).is_some_and(|entry| !entry.carried);
-                    if sparse {
-                        start = k.to_vec();
-                        return ControlFlow::Break(());
-                    }
-                    ControlFlow::Continue(())
-                });
+                let below =
+                    state.scan(Bound::Included(&lowest), Bound::Included(&event::key(id)), Layered::Down, |k, v| {
+                        let sparse = event::parse_value(v).is_some_and(|entry| !entry.carried);
+                        if sparse {
+                            start = k.to_vec();
+                            return ControlFlow::Break(());
+                        }
+                        ControlFlow::Continue(())
+                    });
                 below.and_then(|()| {
                     state.scan(Bound::Included(&start), Bound::Included(&highest), Layered::Up, |k, v| {
                         collect(&mut batches, k, v)
@@ -299,7 +299,8 @@ impl<D: Disk> Shared<D> {
             }
             if walk.passes_cursor(id) {
                 walk.looked_at = Some(id);
-                walk.data.extend(event_in(&frame, id).filter(|e| matches(walk.query, e)).map(Arc::new));
+                let erased = self.is_erased(id)?;
+                walk.data.extend(event_in(&frame, id, erased).filter(|e| matches(walk.query, e)).map(Arc::new));
             }
         }
         Ok(())

@@ -13,7 +13,7 @@ use super::commit::fold_frame;
 use super::lock::{LockError, StoreLock};
 use super::shared::chain;
 use super::time::EngineTime;
-use crate::core::fact::{Fact, FactError, kind};
+use crate::core::fact::{Fact, FactError};
 use crate::core::id::EventId;
 use crate::core::limits::StoreLimits;
 use crate::env::{Clock, Disk, Entropy};
@@ -207,7 +207,8 @@ fn rebuild_index<D: Disk>(
     let mut state = State::new(tree, Meta::default());
     let checkpoint = Checkpoint::read(&**disk, &journal_dir(data));
     // Its absence is normal in a young journal, which still holds all that it would say.
-    let checkpoint = checkpoint.map_err(|source| OpenError::Io { path: journal_dir(data).join("checkpoint"), source })?;
+    let checkpoint =
+        checkpoint.map_err(|source| OpenError::Io { path: journal_dir(data).join("checkpoint"), source })?;
     for known in checkpoint.unwrap_or_default().notes {
         state.table().insert(note::key(known.id), note::value(&known));
     }
@@ -277,16 +278,9 @@ fn apply(state: &mut State) -> Result<(), OpenError> {
 fn drop_what_was_to_go<D: Disk>(journal: &mut Journal<D>, state: &State) -> Result<(), OpenError> {
     let Some(through) = state.meta.dropped_through else { return Ok(()) };
     while journal.segments().first().is_some_and(|oldest| oldest.number <= through && oldest.sealed) {
-        journal.drop_oldest().map_err(|source| OpenError::Io {
-            path: PathBuf::from("journal"),
-            source: io::Error::other(source),
-        })?;
+        journal
+            .drop_oldest()
+            .map_err(|source| OpenError::Io { path: PathBuf::from("journal"), source: io::Error::other(source) })?;
     }
     Ok(())
 }
-
-/// Whether a record kind is of this version, for `journal verify`.
-pub fn is_known_kind(byte: u8) -> bool {
-    kind::name(byte) != "unknown"
-}
-

@@ -116,13 +116,7 @@ impl<D: Disk> Shared<D> {
 }
 
 impl DropPlan {
-    fn consider(
-        &mut self,
-        state: &State,
-        fact: Fact,
-        body: Option<Bytes>,
-        now_ms: u64,
-    ) -> Result<(), TreeError> {
+    fn consider(&mut self, state: &State, fact: Fact, body: Option<Bytes>, now_ms: u64) -> Result<(), TreeError> {
         match fact {
             Fact::Accepted { meta, dedup, .. } => {
                 for key in dedup {

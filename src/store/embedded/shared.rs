@@ -10,8 +10,8 @@ use super::recent::Recent;
 use super::time::EngineTime;
 use crate::core::limits::StoreLimits;
 use crate::env::Disk;
-use crate::index::event::At;
 use crate::index::State;
+use crate::index::event::At;
 use crate::journal::{Frame, ReadError, Reader};
 use crate::store::{Hints, Refusal, StoreError};
 
