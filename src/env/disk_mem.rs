@@ -76,9 +76,7 @@ impl MemDisk {
 
     /// An independent copy of everything, durable or not.
     pub fn fork(&self) -> Self {
-        Self {
-            state: Arc::new(Mutex::new(self.lock().clone())),
-        }
+        Self { state: Arc::new(Mutex::new(self.lock().clone())) }
     }
 
     /// How many changing operations (writes, syncs, names) were tried so far.

@@ -33,6 +33,7 @@ pub struct RealEntropy;
 impl Entropy for RealEntropy {
     /// # Panics
     /// When the system has no random source: no secret made after that could be trusted.
+    #[allow(clippy::disallowed_methods, reason = "the one place that asks the machine for randomness")]
     fn fill(&self, buffer: &mut [u8]) {
         getrandom::getrandom(buffer)
             .expect("the operating system must provide randomness; without it no secret is safe");

@@ -63,11 +63,7 @@ pub(super) struct Range {
 impl<D: Disk> Journal<D> {
     /// Overwrites the bodies of all records with this key whose kind is wanted, durably, and removes every older copy of
     /// dropped segments. Kinds, keys and metas stay.
-    pub fn erase(
-        &mut self,
-        key: u128,
-        kinds: &dyn Fn(u8) -> bool,
-    ) -> Result<ErasedCount, EraseError> {
+    pub fn erase(&mut self, key: u128, kinds: &dyn Fn(u8) -> bool) -> Result<ErasedCount, EraseError> {
         self.is_settled()?;
         let (ranges, in_last_frame) = self.bodies(key, kinds)?;
         if in_last_frame {
@@ -76,18 +72,11 @@ impl<D: Disk> Journal<D> {
             self.sync()?;
         }
         self.poisoning(|journal| journal.erase_ranges(&ranges))?;
-        Ok(ErasedCount {
-            bodies: ranges.len() as u64,
-            bytes: ranges.iter().map(|range| range.len).sum(),
-        })
+        Ok(ErasedCount { bodies: ranges.len() as u64, bytes: ranges.iter().map(|range| range.len).sum() })
     }
 
     /// The bodies that aren't zeros yet, and whether one of them is in the last frame.
-    fn bodies(
-        &self,
-        key: u128,
-        kinds: &dyn Fn(u8) -> bool,
-    ) -> Result<(Vec<Range>, bool), ReadError> {
+    fn bodies(&self, key: u128, kinds: &dyn Fn(u8) -> bool) -> Result<(Vec<Range>, bool), ReadError> {
         let reader = self.reader();
         let mut ranges = Vec::new();
         let mut in_last_frame = false;
@@ -117,8 +106,7 @@ impl<D: Disk> Journal<D> {
         let disk = &*shared.disk;
         let todo = todo_path(&shared.dir);
         // Written even without bodies: what else has to go must be finished after a crash, too.
-        disk.replace_file(&todo, &encode(ranges))
-            .map_err(fault("write", &todo))?;
+        disk.replace_file(&todo, &encode(ranges)).map_err(fault("write", &todo))?;
         {
             let _no_reader = shared.hold_off_reading();
             zero(disk, &shared.dir, ranges)?;
@@ -261,11 +249,7 @@ mod tests {
 
     #[test]
     fn the_list_of_bytes_reads_back_and_any_flip_is_noticed() {
-        let range = |segment| Range {
-            segment,
-            offset: 5000,
-            len: 17,
-        };
+        let range = |segment| Range { segment, offset: 5000, len: 17 };
         let ranges = vec![range(1), range(2)];
         let bytes = encode(&ranges);
         assert_eq!(decode(&bytes), Some(ranges));

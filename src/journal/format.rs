@@ -87,21 +87,13 @@ pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
 /// # Panics
 /// When fewer than eight bytes are there; callers check lengths first.
 pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(
-        bytes[at..at + 8]
-            .try_into()
-            .expect("a slice of eight bytes"),
-    )
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("a slice of eight bytes"))
 }
 
 /// # Panics
 /// When fewer than sixteen bytes are there; callers check lengths first.
 pub(super) fn u128_at(bytes: &[u8], at: usize) -> u128 {
-    u128::from_le_bytes(
-        bytes[at..at + 16]
-            .try_into()
-            .expect("a slice of sixteen bytes"),
-    )
+    u128::from_le_bytes(bytes[at..at + 16].try_into().expect("a slice of sixteen bytes"))
 }
 
 #[cfg(test)]
@@ -127,21 +119,12 @@ mod tests {
 
     #[test]
     fn a_whole_header_of_another_version_is_named() {
-        let header = SegmentHeader {
-            segment: 1,
-            incarnation: 2,
-            first_sequence: 3,
-            prev_crc: 4,
-            created_ms: 5,
-        };
+        let header = SegmentHeader { segment: 1, incarnation: 2, first_sequence: 3, prev_crc: 4, created_ms: 5 };
         let mut block = header.encode();
         block[4] = 9;
         let crc = crc32c::crc32c(&block[..CRC_AT]);
         block[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
-        assert_eq!(
-            SegmentHeader::decode(&block),
-            Err(HeaderFlaw::UnknownVersion(9))
-        );
+        assert_eq!(SegmentHeader::decode(&block), Err(HeaderFlaw::UnknownVersion(9)));
     }
 
     #[test]

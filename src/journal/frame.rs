@@ -245,9 +245,7 @@ pub(super) struct Stamp {
 
 /// Bytes that a frame of these records takes, padding included.
 pub(super) fn frame_len(records: &[RecordRef<'_>]) -> u64 {
-    let parts = records
-        .iter()
-        .map(|record| (ENTRY_BYTES + record.meta.len() + record.body.len()) as u64);
+    let parts = records.iter().map(|record| (ENTRY_BYTES + record.meta.len() + record.body.len()) as u64);
     (HEAD_BYTES as u64 + parts.sum::<u64>()).next_multiple_of(ALIGN)
 }
 
@@ -302,20 +300,8 @@ impl Frame {
             return Err(Flaw::Checksum);
         }
         let records = decode_records(&data, &head)?;
-        let at = FrameAt {
-            segment,
-            offset,
-            len: head.total_len,
-            sequence: head.sequence,
-            crc: head.crc,
-        };
-        Ok(Self {
-            at,
-            time_ms: head.time_ms,
-            records,
-            head,
-            data,
-        })
+        let at = FrameAt { segment, offset, len: head.total_len, sequence: head.sequence, crc: head.crc };
+        Ok(Self { at, time_ms: head.time_ms, records, head, data })
     }
 }
 
@@ -376,29 +362,14 @@ mod tests {
     }
 
     fn refs(records: &[Owned]) -> Vec<RecordRef<'_>> {
-        records
-            .iter()
-            .map(|(kind, key, meta, body)| RecordRef {
-                kind: *kind,
-                key: *key,
-                meta,
-                body,
-            })
-            .collect()
+        records.iter().map(|(kind, key, meta, body)| RecordRef { kind: *kind, key: *key, meta, body }).collect()
     }
 
     fn encode(records: &[Owned]) -> (Vec<u8>, u32) {
         let mut buffer = Vec::new();
-        let stamp = Stamp {
-            incarnation: 7,
-            sequence: 9,
-            time_ms: 11,
-            prev_crc: 13,
-        };
+        let stamp = Stamp { incarnation: 7, sequence: 9, time_ms: 11, prev_crc: 13 };
         let refs = refs(records);
-        let crc = encode_frame(&mut buffer, stamp, &refs, |index| {
-            crc32c::crc32c(refs[index].body)
-        });
+        let crc = encode_frame(&mut buffer, stamp, &refs, |index| crc32c::crc32c(refs[index].body));
         assert_eq!(buffer.len() as u64, frame_len(&refs));
         (buffer, crc)
     }

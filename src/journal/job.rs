@@ -7,9 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::footer::{KeyEntry, PAGE_BYTES, Trailer, encode_pages};
-use super::segment::{
-    Contents, IoFault, MemIndex, Totals, fault, fault_at, segment_path, spare_path,
-};
+use super::segment::{Contents, IoFault, MemIndex, Totals, fault, fault_at, segment_path, spare_path};
 use crate::env::{Disk, DiskFile};
 
 /// Zeros written at a time.
@@ -65,11 +63,7 @@ impl<D: Disk> PrepareJob<D> {
     /// A recycled file keeps its old content: its frames have lower sequences than any that will be expected there.
     pub(super) fn prepare(&self) -> Result<D::File, IoFault> {
         let path = spare_path(&self.dir, self.id);
-        let file = if self.recycle {
-            self.disk.open(&path, true)
-        } else {
-            self.disk.create_new(&path)
-        };
+        let file = if self.recycle { self.disk.open(&path, true) } else { self.disk.create_new(&path) };
         let file = file.map_err(fault("open a spare", &path))?;
         let fill = || {
             let len = file.len()?;
@@ -80,9 +74,7 @@ impl<D: Disk> PrepareJob<D> {
             file.sync_all()
         };
         fill().map_err(fault("fill a spare with zeros", &path))?;
-        self.disk
-            .sync_dir(&self.dir)
-            .map_err(fault("sync the journal's directory after making", &path))?;
+        self.disk.sync_dir(&self.dir).map_err(fault("sync the journal's directory after making", &path))?;
         Ok(file)
     }
 }
@@ -114,13 +106,7 @@ pub(super) struct SealTask<D: Disk> {
 }
 
 impl<D: Disk> SealTask<D> {
-    pub fn new(
-        disk: Arc<D>,
-        dir: &std::path::Path,
-        number: u64,
-        incarnation: u64,
-        contents: Contents,
-    ) -> Self {
+    pub fn new(disk: Arc<D>, dir: &std::path::Path, number: u64, incarnation: u64, contents: Contents) -> Self {
         Self {
             disk,
             path: segment_path(dir, number),
@@ -165,10 +151,7 @@ impl<D: Disk> SealTask<D> {
             totals: self.totals,
         };
         let pages_end = self.frames_end + pages.len() as u64;
-        let file = self
-            .disk
-            .open(&self.path, true)
-            .map_err(fault("open for sealing", &self.path))?;
+        let file = self.disk.open(&self.path, true).map_err(fault("open for sealing", &self.path))?;
         let write = || {
             file.write_all_at(&pages, self.frames_end)?;
             file.set_len(pages_end)?;

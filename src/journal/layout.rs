@@ -84,22 +84,13 @@ impl SegmentFile {
             Ok(header) => Some(header).filter(|header| header.segment == number),
             Err(HeaderFlaw::Invalid) => None,
             Err(HeaderFlaw::UnknownVersion(found)) => {
-                return Err(LayoutError::UnknownVersion {
-                    segment: number,
-                    found,
-                });
+                return Err(LayoutError::UnknownVersion { segment: number, found });
             }
         };
         let trailer = match &header {
             Some(header) => read_trailer(&file, number, header.incarnation),
             None => Ok(None),
         };
-        Ok(Self {
-            number,
-            len,
-            header,
-            trailer: trailer.map_err(fault("read the footer of", &path))?,
-            path,
-        })
+        Ok(Self { number, len, header, trailer: trailer.map_err(fault("read the footer of", &path))?, path })
     }
 }

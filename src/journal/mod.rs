@@ -69,12 +69,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            segment_bytes: 64 << 20,
-            batch_bytes_max: 8 << 20,
-            records_max: 4096,
-            spares_max: 2,
-        }
+        Self { segment_bytes: 64 << 20, batch_bytes_max: 8 << 20, records_max: 4096, spares_max: 2 }
     }
 }
 
@@ -89,11 +84,6 @@ impl Options {
         if (min..=max).contains(&self.segment_bytes) {
             return Ok(());
         }
-        Err(OpenError::Options {
-            option: "segment_bytes",
-            got: self.segment_bytes,
-            min,
-            max,
-        })
+        Err(OpenError::Options { option: "segment_bytes", got: self.segment_bytes, min, max })
     }
 }

@@ -16,8 +16,7 @@ use super::job::SealTask;
 use super::layout::{Layout, LayoutError};
 use super::salvage;
 use super::segment::{
-    Contents, Index, IoFault, Segment, Shared, Table, Totals, fault, fault_at, segment_path,
-    spare_path,
+    Contents, Index, IoFault, Segment, Shared, Table, Totals, fault, fault_at, segment_path, spare_path,
 };
 use super::spare::{Pool, remove};
 use super::survey::{Kept, Plan, SurveyError, survey};
@@ -71,9 +70,7 @@ pub enum OpenError {
         supported: u32,
     },
     /// Something that was durable is missing or changed. Run `journal verify`, then `journal salvage`.
-    #[error(
-        "segment {segment:016x} is damaged at byte {offset}: {what}; run journal verify, then journal salvage"
-    )]
+    #[error("segment {segment:016x} is damaged at byte {offset}: {what}; run journal verify, then journal salvage")]
     Damaged {
         /// The segment.
         segment: u64,
@@ -99,11 +96,9 @@ pub enum OpenError {
 impl From<LayoutError> for OpenError {
     fn from(error: LayoutError) -> Self {
         match error {
-            LayoutError::UnknownVersion { segment, found } => Self::UnknownVersion {
-                segment,
-                found,
-                supported: LayoutError::SUPPORTED,
-            },
+            LayoutError::UnknownVersion { segment, found } => {
+                Self::UnknownVersion { segment, found, supported: LayoutError::SUPPORTED }
+            }
             LayoutError::Io(fault) => Self::Io(fault),
         }
     }
@@ -112,15 +107,7 @@ impl From<LayoutError> for OpenError {
 impl From<SurveyError> for OpenError {
     fn from(error: SurveyError) -> Self {
         match error {
-            SurveyError::Damaged {
-                segment,
-                offset,
-                what,
-            } => Self::Damaged {
-                segment,
-                offset,
-                what,
-            },
+            SurveyError::Damaged { segment, offset, what } => Self::Damaged { segment, offset, what },
             SurveyError::Io(fault) => Self::Io(fault),
         }
     }
@@ -176,14 +163,8 @@ impl<D: Disk> Journal<D> {
         let header = SegmentHeader {
             segment: highest + 1,
             incarnation,
-            first_sequence: plan
-                .copy
-                .as_ref()
-                .map_or(plan.next_sequence, |frame| frame.at.sequence),
-            prev_crc: plan
-                .copy
-                .as_ref()
-                .map_or(plan.last_crc, |frame| frame.head.prev_crc),
+            first_sequence: plan.copy.as_ref().map_or(plan.next_sequence, |frame| frame.at.sequence),
+            prev_crc: plan.copy.as_ref().map_or(plan.last_crc, |frame| frame.head.prev_crc),
             created_ms: now_ms,
         };
         let start = begin(&disk, dir, &options, &layout, header, &plan)?;
@@ -193,13 +174,8 @@ impl<D: Disk> Journal<D> {
         recovery.segments = table.len() + 1;
         table.insert(header.segment, start.segment);
         start.shared.table_mut().append(&mut table);
-        let start = Start {
-            shared: Arc::new(start.shared),
-            active: start.active,
-            pool: start.pool,
-            next_sequence,
-            last_crc,
-        };
+        let start =
+            Start { shared: Arc::new(start.shared), active: start.active, pool: start.pool, next_sequence, last_crc };
         Ok((Self::new(start, options, incarnation), recovery))
     }
 }
@@ -222,40 +198,19 @@ fn begin<D: Disk>(
     header: SegmentHeader,
     plan: &Plan<'_>,
 ) -> Result<Begun<D>, OpenError> {
-    let (kept, surplus) = layout
-        .spares
-        .split_at(layout.spares.len().min(options.spares_max));
-    let surplus: Vec<PathBuf> = surplus
-        .iter()
-        .map(|spare| spare_path(dir, spare.id))
-        .collect();
+    let (kept, surplus) = layout.spares.split_at(layout.spares.len().min(options.spares_max));
+    let surplus: Vec<PathBuf> = surplus.iter().map(|spare| spare_path(dir, spare.id)).collect();
     remove_all(&**disk, dir, &surplus)?;
-    let mut pool = Pool::new(
-        Arc::clone(disk),
-        dir.to_owned(),
-        options.segment_bytes,
-        options.spares_max,
-        kept.to_vec(),
-    );
+    let mut pool =
+        Pool::new(Arc::clone(disk), dir.to_owned(), options.segment_bytes, options.spares_max, kept.to_vec());
     let shared = Shared::new(Arc::clone(disk), dir.to_owned(), Table::new());
     let (mut segment, file) = start_segment(&shared, pool.take()?, header)?;
-    let mut active = Active {
-        number: header.segment,
-        file,
-        end: HEADER_BYTES,
-        last_offset: 0,
-    };
+    let mut active = Active { number: header.segment, file, end: HEADER_BYTES, last_offset: 0 };
     let copied = match &plan.copy {
         Some(frame) => Some(copy(&shared, frame, &mut segment, &mut active)?),
         None => None,
     };
-    Ok(Begun {
-        shared,
-        pool,
-        segment,
-        active,
-        copied,
-    })
+    Ok(Begun { shared, pool, segment, active, copied })
 }
 
 /// Copies a frame to the start of the new segment and syncs it there.
@@ -272,15 +227,8 @@ fn copy<D: Disk>(
         active.file.sync_data()
     };
     write().map_err(fault_at("copy the last batch to", &path, active.end))?;
-    let at = FrameAt {
-        segment: active.number,
-        offset: active.end,
-        ..frame.at
-    };
-    let moved = Frame {
-        at,
-        ..frame.clone()
-    };
+    let at = FrameAt { segment: active.number, offset: active.end, ..frame.at };
+    let moved = Frame { at, ..frame.clone() };
     let mut contents = Contents::new();
     contents.add(&moved);
     segment.totals = contents.totals;
@@ -293,12 +241,7 @@ fn copy<D: Disk>(
 }
 
 /// Seals what isn't sealed, removes what is empty, and makes the table of what stays.
-fn keep<D: Disk>(
-    disk: &Arc<D>,
-    dir: &Path,
-    plan: Plan<'_>,
-    recovery: &mut Recovery,
-) -> Result<Table<D>, IoFault> {
+fn keep<D: Disk>(disk: &Arc<D>, dir: &Path, plan: Plan<'_>, recovery: &mut Recovery) -> Result<Table<D>, IoFault> {
     let mut table = Table::new();
     let mut emptied = plan.emptied;
     for (file, header, kept) in plan.kept {
@@ -335,10 +278,7 @@ fn last_time_ms(plan: &Plan<'_>) -> u64 {
             Kept::Unsealed(contents) => contents.totals,
         }
     };
-    let kept = plan
-        .kept
-        .iter()
-        .map(|(_, _, kept)| totals(kept).last_time_ms);
+    let kept = plan.kept.iter().map(|(_, _, kept)| totals(kept).last_time_ms);
     let copied = plan.copy.iter().map(|frame| frame.time_ms);
     kept.chain(copied).max().unwrap_or(0)
 }
@@ -350,8 +290,7 @@ fn remove_all<D: Disk>(disk: &D, dir: &Path, paths: &[PathBuf]) -> Result<(), Io
     if paths.is_empty() {
         return Ok(());
     }
-    disk.sync_dir(dir)
-        .map_err(fault("sync after removing from", dir))
+    disk.sync_dir(dir).map_err(fault("sync after removing from", dir))
 }
 
 /// Makes the directory with all missing parents, durably; refuses if a salvage has just moved it away.

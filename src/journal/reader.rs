@@ -20,9 +20,7 @@ pub struct Reader<D: Disk> {
 
 impl<D: Disk> Clone for Reader<D> {
     fn clone(&self) -> Self {
-        Self {
-            shared: Arc::clone(&self.shared),
-        }
+        Self { shared: Arc::clone(&self.shared) }
     }
 }
 
@@ -65,9 +63,7 @@ pub enum ReadError {
         segment: u64,
     },
     /// No durable frame is at this place.
-    #[error(
-        "expected a frame in segment {segment:016x} at byte {offset}, the durable part ends at {end}"
-    )]
+    #[error("expected a frame in segment {segment:016x} at byte {offset}, the durable part ends at {end}")]
     OutOfRange {
         /// The segment.
         segment: u64,
@@ -100,31 +96,17 @@ impl<D: Disk> Reader<D> {
     ///
     /// A body that isn't intact is no error here; look at each record's state.
     pub fn frame_at(&self, segment: u64, offset: u64) -> Result<Frame, ReadError> {
-        let (end, incarnation) =
-            self.look(segment, |found| (found.end, found.header.incarnation))?;
+        let (end, incarnation) = self.look(segment, |found| (found.end, found.header.incarnation))?;
         if !(HEADER_BYTES..end).contains(&offset) {
-            return Err(ReadError::OutOfRange {
-                segment,
-                offset,
-                end,
-            });
+            return Err(ReadError::OutOfRange { segment, offset, end });
         }
-        let frame = self.checked(segment, offset, |file| {
-            read_frame(file, segment, offset, end)
-        })?;
+        let frame = self.checked(segment, offset, |file| read_frame(file, segment, offset, end))?;
         match frame {
             Ok(frame) if frame.head.incarnation == incarnation => Ok(frame),
-            Ok(frame) => Err(Flaw::Foreign {
-                expected: frame.at.sequence,
-                found: frame.at.sequence,
-            }),
+            Ok(frame) => Err(Flaw::Foreign { expected: frame.at.sequence, found: frame.at.sequence }),
             Err(flaw) => Err(flaw),
         }
-        .map_err(|source| ReadError::Damaged {
-            segment,
-            offset,
-            source,
-        })
+        .map_err(|source| ReadError::Damaged { segment, offset, source })
     }
 
     /// All frames from a place on, in order, up to the durable end.
@@ -134,11 +116,7 @@ impl<D: Disk> Reader<D> {
             ReadFrom::Sequence(sequence) => (None, sequence),
             ReadFrom::At { segment, offset } => (Some((segment, offset)), 0),
         };
-        Frames {
-            reader: self.clone(),
-            position,
-            skip_to,
-        }
+        Frames { reader: self.clone(), position, skip_to }
     }
 
     /// All records with a key, oldest first. The key zero finds nothing.
@@ -186,10 +164,7 @@ impl<D: Disk> Reader<D> {
                     if key == 0 || !inside {
                         return None;
                     }
-                    Lookup::Footer {
-                        at: trailer.frames_end,
-                        pages: trailer.pages,
-                    }
+                    Lookup::Footer { at: trailer.frames_end, pages: trailer.pages }
                 }
             };
             Some((*number, lookup))
@@ -198,13 +173,7 @@ impl<D: Disk> Reader<D> {
     }
 
     /// Finds a key in a footer: the first page that may hold it by binary search, then all that do.
-    fn search(
-        &self,
-        segment: u64,
-        at: u64,
-        pages: u64,
-        key: u128,
-    ) -> Result<Vec<KeyEntry>, ReadError> {
+    fn search(&self, segment: u64, at: u64, pages: u64, key: u128) -> Result<Vec<KeyEntry>, ReadError> {
         let (mut low, mut high) = (0, pages);
         while low < high {
             let middle = low + (high - low) / 2;
@@ -228,14 +197,8 @@ impl<D: Disk> Reader<D> {
 
     fn page(&self, segment: u64, at: u64, index: u64) -> Result<Vec<KeyEntry>, ReadError> {
         let offset = at + index * PAGE_BYTES as u64;
-        let bytes = self.checked(segment, offset, |file| {
-            read_up_to(file, offset, PAGE_BYTES as u64)
-        })?;
-        decode_page(&bytes, segment, index).ok_or(ReadError::Damaged {
-            segment,
-            offset,
-            source: Flaw::Checksum,
-        })
+        let bytes = self.checked(segment, offset, |file| read_up_to(file, offset, PAGE_BYTES as u64))?;
+        decode_page(&bytes, segment, index).ok_or(ReadError::Damaged { segment, offset, source: Flaw::Checksum })
     }
 
     /// Reads from a segment's file and makes sure that it still was that segment's.
@@ -319,9 +282,7 @@ impl<D: Disk> Frames<D> {
         if self.skip_to == 0 {
             return Ok(None);
         }
-        let bytes = self.reader.checked(segment, offset, |file| {
-            read_up_to(file, offset, HEAD_BYTES as u64)
-        })?;
+        let bytes = self.reader.checked(segment, offset, |file| read_up_to(file, offset, HEAD_BYTES as u64))?;
         // A head that can't be read is left to the full read, which says what is wrong with it.
         Ok(match FrameHead::parse(&bytes) {
             Ok(head) if head.sequence < self.skip_to => Some(u64::from(head.total_len)),

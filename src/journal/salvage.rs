@@ -99,9 +99,7 @@ pub enum SalvageError {
 impl From<LayoutError> for SalvageError {
     fn from(error: LayoutError) -> Self {
         match error {
-            LayoutError::UnknownVersion { segment, found } => {
-                Self::UnknownVersion { segment, found }
-            }
+            LayoutError::UnknownVersion { segment, found } => Self::UnknownVersion { segment, found },
             LayoutError::Io(fault) => Self::Io(fault),
         }
     }
@@ -183,27 +181,16 @@ struct Bad {
 
 impl<D: Disk> Rescue<'_, D> {
     fn segment(&mut self, file: &SegmentFile) -> Result<(), SalvageError> {
-        let open = self
-            .disk
-            .open(&file.path, false)
-            .map_err(fault("open", &file.path))?;
-        let limit = file
-            .trailer
-            .as_ref()
-            .map_or(file.len, |trailer| trailer.frames_end);
+        let open = self.disk.open(&file.path, false).map_err(fault("open", &file.path))?;
+        let limit = file.trailer.as_ref().map_or(file.len, |trailer| trailer.frames_end);
         let after_last = self.last.map_or(0, |last| last + 1);
         let expect = match &file.header {
             Some(header) => expect(header),
             // Old frames in a recycled file have lower sequences than what was found before it.
-            None => Expect {
-                incarnation: None,
-                sequence: after_last,
-                prev_crc: None,
-            },
+            None => Expect { incarnation: None, sequence: after_last, prev_crc: None },
         };
         if let Some(header) = &file.header {
-            self.last
-                .get_or_insert(header.first_sequence.saturating_sub(1));
+            self.last.get_or_insert(header.first_sequence.saturating_sub(1));
             self.missing(file.number, header.first_sequence)?;
         }
         let mut walk = Walk::new(&open, file.number, limit, expect);
@@ -213,11 +200,7 @@ impl<D: Disk> Rescue<'_, D> {
                 Step::Bad { from, to, .. } => {
                     let bytes = (from, to.unwrap_or(limit));
                     let keyed_records = self.keyed_records(file, bytes)?;
-                    self.bad = Some(Bad {
-                        segment: file.number,
-                        bytes,
-                        keyed_records,
-                    });
+                    self.bad = Some(Bad { segment: file.number, bytes, keyed_records });
                 }
             }
         }
@@ -318,10 +301,7 @@ impl<D: Disk> Rescue<'_, D> {
         }
         let journal = self.journal((1, 0))?;
         // An empty frame at the end, so that a saved erased body isn't in the last one, where zeros mean a torn write.
-        let now_ms = journal
-            .segments()
-            .last()
-            .map_or(0, |last| last.last_time_ms);
+        let now_ms = journal.segments().last().map_or(0, |last| last.last_time_ms);
         journal.append_batch(now_ms, &[])?;
         journal.sync()?;
         seal_full(journal)?;
@@ -329,29 +309,19 @@ impl<D: Disk> Rescue<'_, D> {
     }
 
     /// How many records a sealed segment's footer has in these bytes.
-    fn keyed_records(
-        &self,
-        file: &SegmentFile,
-        bytes: (u64, u64),
-    ) -> Result<Option<u64>, SalvageError> {
+    fn keyed_records(&self, file: &SegmentFile, bytes: (u64, u64)) -> Result<Option<u64>, SalvageError> {
         let Some(trailer) = &file.trailer else {
             return Ok(None);
         };
-        let open = self
-            .disk
-            .open(&file.path, false)
-            .map_err(fault("open", &file.path))?;
+        let open = self.disk.open(&file.path, false).map_err(fault("open", &file.path))?;
         let mut count = 0;
         for index in 0..trailer.pages {
             let at = trailer.frames_end + index * PAGE_BYTES as u64;
-            let page =
-                read_up_to(&open, at, PAGE_BYTES as u64).map_err(fault("read", &file.path))?;
+            let page = read_up_to(&open, at, PAGE_BYTES as u64).map_err(fault("read", &file.path))?;
             let Some(entries) = decode_page(&page, file.number, index) else {
                 return Ok(None);
             };
-            let inside = entries
-                .iter()
-                .filter(|entry| (bytes.0..bytes.1).contains(&entry.offset));
+            let inside = entries.iter().filter(|entry| (bytes.0..bytes.1).contains(&entry.offset));
             count += inside.count() as u64;
         }
         Ok(Some(count))
@@ -381,11 +351,7 @@ fn clear<D: Disk>(disk: &D, output: &Path) -> Result<(), IoFault> {
 }
 
 /// Finishes a swap that was interrupted between its renames.
-fn finish_swap<D: Disk>(
-    disk: &D,
-    dir: &Path,
-    output: &Path,
-) -> Result<Option<SalvageReport>, IoFault> {
+fn finish_swap<D: Disk>(disk: &D, dir: &Path, output: &Path) -> Result<Option<SalvageReport>, IoFault> {
     match disk.list(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(fault("list", dir)(error)),
@@ -415,6 +381,5 @@ fn swap<D: Disk>(disk: &D, dir: &Path, output: &Path) -> Result<PathBuf, IoFault
 }
 
 fn sync_parent<D: Disk>(disk: &D, dir: &Path) -> Result<(), IoFault> {
-    disk.sync_dir(parent(dir))
-        .map_err(fault("sync", parent(dir)))
+    disk.sync_dir(parent(dir)).map_err(fault("sync", parent(dir)))
 }

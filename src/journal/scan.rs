@@ -56,11 +56,7 @@ fn fill<F: DiskFile>(file: &F, buffer: &mut [u8], offset: u64) -> io::Result<boo
 }
 
 /// The trailer of a sealed segment, if the file ends in one that agrees with its length.
-pub(super) fn read_trailer<F: DiskFile>(
-    file: &F,
-    segment: u64,
-    incarnation: u64,
-) -> io::Result<Option<Trailer>> {
+pub(super) fn read_trailer<F: DiskFile>(file: &F, segment: u64, incarnation: u64) -> io::Result<Option<Trailer>> {
     let len = file.len()?;
     let Some(at) = len.checked_sub(TRAILER_BYTES as u64) else {
         return Ok(None);
@@ -131,14 +127,7 @@ pub(super) struct Walk<'a, F> {
 impl<'a, F: DiskFile> Walk<'a, F> {
     /// Starts after the header block and ends before `limit`.
     pub fn new(file: &'a F, segment: u64, limit: u64, expect: Expect) -> Self {
-        Self {
-            file,
-            segment,
-            offset: HEADER_BYTES,
-            limit,
-            expect,
-            ended: false,
-        }
+        Self { file, segment, offset: HEADER_BYTES, limit, expect, ended: false }
     }
 
     /// The frame that would come next.
@@ -164,10 +153,7 @@ impl<'a, F: DiskFile> Walk<'a, F> {
                 self.expect.prev_crc = Some(frame.at.crc);
                 return Ok(Some(Step::Frame(frame)));
             }
-            Ok(frame) => Flaw::Foreign {
-                expected: self.expect.sequence,
-                found: frame.at.sequence,
-            },
+            Ok(frame) => Flaw::Foreign { expected: self.expect.sequence, found: frame.at.sequence },
             Err(flaw) => flaw,
         };
         self.bad(flaw).map(Some)
@@ -178,9 +164,7 @@ impl<'a, F: DiskFile> Walk<'a, F> {
         let begun_bytes = self.begun_bytes()?;
         let expect = self.expect;
         // The frame right here is bad in its chain or its lengths only if one further on says so, too.
-        let to = find_frame(self.file, from + ALIGN, self.limit, &|head| {
-            expect.is_outlived_by(head)
-        })?;
+        let to = find_frame(self.file, from + ALIGN, self.limit, &|head| expect.is_outlived_by(head))?;
         match to {
             Some(at) => {
                 self.offset = at;
@@ -188,12 +172,7 @@ impl<'a, F: DiskFile> Walk<'a, F> {
             }
             None => self.ended = true,
         }
-        Ok(Step::Bad {
-            from,
-            to,
-            flaw,
-            begun_bytes,
-        })
+        Ok(Step::Bad { from, to, flaw, begun_bytes })
     }
 
     /// Length of a frame that was begun here, as far as its head tells.
@@ -231,12 +210,7 @@ pub(super) fn find_frame<F: DiskFile>(
 }
 
 /// The cheap checks come first: a payload full of magics must not cost a checksum each.
-fn is_frame<F: DiskFile>(
-    file: &F,
-    offset: u64,
-    limit: u64,
-    accept: &dyn Fn(&FrameHead) -> bool,
-) -> io::Result<bool> {
+fn is_frame<F: DiskFile>(file: &F, offset: u64, limit: u64, accept: &dyn Fn(&FrameHead) -> bool) -> io::Result<bool> {
     let bytes = read_up_to(file, offset, (HEAD_BYTES as u64).min(limit - offset))?;
     let Ok(head) = FrameHead::parse(&bytes) else {
         return Ok(false);

@@ -38,25 +38,13 @@ pub struct IoFault {
 pub(super) fn fault(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> IoFault {
     let file = path.file_name().unwrap_or(path.as_os_str());
     let file = file.to_string_lossy().into_owned();
-    move |source| IoFault {
-        action,
-        file,
-        offset: None,
-        source,
-    }
+    move |source| IoFault { action, file, offset: None, source }
 }
 
 /// Like [`fault`], for one place of the file.
-pub(super) fn fault_at(
-    action: &'static str,
-    path: &Path,
-    offset: u64,
-) -> impl FnOnce(io::Error) -> IoFault {
+pub(super) fn fault_at(action: &'static str, path: &Path, offset: u64) -> impl FnOnce(io::Error) -> IoFault {
     let make = fault(action, path);
-    move |source| IoFault {
-        offset: Some(offset),
-        ..make(source)
-    }
+    move |source| IoFault { offset: Some(offset), ..make(source) }
 }
 
 /// File of a segment.
@@ -81,9 +69,7 @@ pub(super) fn spare_id(name: &str) -> Option<u64> {
 
 fn hex_between(name: &str, prefix: &str) -> Option<u64> {
     let digits = name.strip_prefix(prefix)?.strip_suffix(".wal")?;
-    let lower = digits
-        .bytes()
-        .all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
+    let lower = digits.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
     (lower && digits.len() == 16).then(|| u64::from_str_radix(digits, 16).ok())?
 }
 
@@ -170,17 +156,12 @@ pub(super) struct Contents {
 
 impl Contents {
     pub fn new() -> Self {
-        Self {
-            totals: Totals::default(),
-            index: MemIndex::default(),
-            end: HEADER_BYTES,
-        }
+        Self { totals: Totals::default(), index: MemIndex::default(), end: HEADER_BYTES }
     }
 
     pub fn add(&mut self, frame: &Frame) {
         let records = frame.records.len();
-        self.totals
-            .add(frame.at.sequence, frame.at.crc, frame.time_ms, records);
+        self.totals.add(frame.at.sequence, frame.at.crc, frame.time_ms, records);
         for entry in keys_of(frame) {
             self.index.add(entry);
         }
@@ -255,10 +236,7 @@ impl<D: Disk> Segment<D> {
             first_time_ms: pick(totals.first_time_ms, header.created_ms),
             last_time_ms: pick(totals.last_time_ms, header.created_ms),
             first_sequence: header.first_sequence,
-            last_sequence: pick(
-                totals.last_sequence,
-                header.first_sequence.saturating_sub(1),
-            ),
+            last_sequence: pick(totals.last_sequence, header.first_sequence.saturating_sub(1)),
             sealed: matches!(self.index, Index::Sealed(_)),
         }
     }
@@ -279,13 +257,7 @@ pub(super) struct Shared<D: Disk> {
 
 impl<D: Disk> Shared<D> {
     pub fn new(disk: Arc<D>, dir: PathBuf, table: Table<D>) -> Self {
-        Self {
-            disk,
-            dir,
-            table: RwLock::new(table),
-            files: Mutex::new(VecDeque::new()),
-            erasing: RwLock::new(()),
-        }
+        Self { disk, dir, table: RwLock::new(table), files: Mutex::new(VecDeque::new()), erasing: RwLock::new(()) }
     }
 
     /// The segments, for looking. No I/O is done under this lock.
@@ -358,12 +330,7 @@ mod tests {
     #[test]
     fn the_memory_index_finds_all_of_a_key_in_order() {
         let mut index = MemIndex::default();
-        let entry = |key, offset| KeyEntry {
-            key,
-            offset,
-            index: 0,
-            kind: 1,
-        };
+        let entry = |key, offset| KeyEntry { key, offset, index: 0, kind: 1 };
         for one in [entry(5, 8), entry(0, 16), entry(4, 24), entry(5, 32)] {
             index.add(one);
         }

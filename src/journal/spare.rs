@@ -45,13 +45,7 @@ pub(super) struct Pool<D: Disk> {
 
 impl<D: Disk> Pool<D> {
     /// A pool of the spares found at open. Their content is unknown.
-    pub fn new(
-        disk: Arc<D>,
-        dir: PathBuf,
-        segment_bytes: u64,
-        spares_max: usize,
-        found: Vec<Spare>,
-    ) -> Self {
+    pub fn new(disk: Arc<D>, dir: PathBuf, segment_bytes: u64, spares_max: usize, found: Vec<Spare>) -> Self {
         let next_id = found.iter().map(|spare| spare.id + 1).max().unwrap_or(1);
         Self {
             disk,
@@ -86,11 +80,7 @@ impl<D: Disk> Pool<D> {
 
     /// Takes in a dropped segment's file, already renamed.
     pub fn recycle(&mut self, id: u64, bytes: u64) {
-        self.idle.push(Spare {
-            id,
-            bytes,
-            recycled: true,
-        });
+        self.idle.push(Spare { id, bytes, recycled: true });
     }
 
     /// The preparation to hand to a helper, if one is due.
@@ -99,30 +89,18 @@ impl<D: Disk> Pool<D> {
             return None;
         }
         let job = self.job();
-        self.in_flight = Some(Spare {
-            id: job.id,
-            bytes: self.segment_bytes,
-            recycled: job.recycle,
-        });
+        self.in_flight = Some(Spare { id: job.id, bytes: self.segment_bytes, recycled: job.recycle });
         Some(job)
     }
 
     /// Takes a finished preparation back.
-    pub fn done(
-        &mut self,
-        job: &PrepareJob<D>,
-        result: Result<D::File, IoFault>,
-    ) -> Result<(), IoFault> {
+    pub fn done(&mut self, job: &PrepareJob<D>, result: Result<D::File, IoFault>) -> Result<(), IoFault> {
         if job.recycle && job.epoch != self.epoch {
             // Its file was removed for an erasure meanwhile, so success and failure mean nothing.
             return Ok(());
         }
         self.in_flight = None;
-        let spare = Spare {
-            id: job.id,
-            bytes: self.segment_bytes,
-            recycled: job.recycle,
-        };
+        let spare = Spare { id: job.id, bytes: self.segment_bytes, recycled: job.recycle };
         match result {
             Ok(file) if self.ready.is_none() => self.ready = Some(Ready { spare, file }),
             Ok(_) => self.idle.push(spare),
@@ -144,11 +122,7 @@ impl<D: Disk> Pool<D> {
         }
         let job = self.job();
         let file = job.prepare()?;
-        let spare = Spare {
-            id: job.id,
-            bytes: self.segment_bytes,
-            recycled: job.recycle,
-        };
+        let spare = Spare { id: job.id, bytes: self.segment_bytes, recycled: job.recycle };
         Ok(Ready { spare, file })
     }
 
@@ -158,10 +132,7 @@ impl<D: Disk> Pool<D> {
         let names = names.map_err(fault("list for spares", &self.dir))?;
         let ready = self.ready.as_ref().map(|ready| ready.spare);
         let known = self.idle.iter().copied().chain(ready).chain(self.in_flight);
-        let fresh: Vec<u64> = known
-            .filter(|one| !one.recycled)
-            .map(|one| one.id)
-            .collect();
+        let fresh: Vec<u64> = known.filter(|one| !one.recycled).map(|one| one.id).collect();
         // The directory is asked, not only the pool: a failed preparation may have left a file that nothing refers to.
         for id in names.iter().filter_map(|name| spare_id(name)) {
             if !fresh.contains(&id) {
@@ -173,9 +144,7 @@ impl<D: Disk> Pool<D> {
         if self.in_flight.take_if(|spare| spare.recycled).is_some() {
             self.epoch += 1;
         }
-        self.disk
-            .sync_dir(&self.dir)
-            .map_err(fault("sync after removing spares", &self.dir))
+        self.disk.sync_dir(&self.dir).map_err(fault("sync after removing spares", &self.dir))
     }
 
     fn job(&mut self) -> PrepareJob<D> {

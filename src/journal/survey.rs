@@ -60,21 +60,13 @@ pub(super) enum Kept {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SurveyError {
     #[error("damaged: {what}")]
-    Damaged {
-        segment: u64,
-        offset: u64,
-        what: String,
-    },
+    Damaged { segment: u64, offset: u64, what: String },
     #[error("the journal could not be read")]
     Io(#[from] IoFault),
 }
 
 fn damaged(segment: u64, offset: u64, what: impl ToString) -> SurveyError {
-    SurveyError::Damaged {
-        segment,
-        offset,
-        what: what.to_string(),
-    }
+    SurveyError::Damaged { segment, offset, what: what.to_string() }
 }
 
 /// The last segment with frames, and how it ends.
@@ -95,11 +87,7 @@ pub(super) struct Tail {
 }
 
 /// Works out the plan. `origin` is the next sequence and last CRC of a journal that has no segment yet.
-pub(super) fn survey<'a, D: Disk>(
-    disk: &D,
-    layout: &'a Layout,
-    origin: (u64, u32),
-) -> Result<Plan<'a>, SurveyError> {
+pub(super) fn survey<'a, D: Disk>(disk: &D, layout: &'a Layout, origin: (u64, u32)) -> Result<Plan<'a>, SurveyError> {
     let (headed, unused) = layout.segments.split_at(layout.headed());
     let mut files = Vec::new();
     for file in headed {
@@ -122,8 +110,7 @@ pub(super) fn survey<'a, D: Disk>(
     let expected = settle_end(end, &files, &mut plan)?;
     // The last segment with frames is known now; those before it go in front of it.
     if let Some(last) = plan.kept.pop() {
-        let until_last =
-            |pair: &&[(&SegmentFile, SegmentHeader)]| pair[1].0.number <= last.0.number;
+        let until_last = |pair: &&[(&SegmentFile, SegmentHeader)]| pair[1].0.number <= last.0.number;
         for pair in files.windows(2).take_while(until_last) {
             check_middle(disk, pair[0], pair[1].1, &mut plan)?;
         }
@@ -144,8 +131,7 @@ fn find_end<'a, D: Disk>(
     for (at, (file, header)) in files.iter().enumerate().rev() {
         if let Some(trailer) = &file.trailer {
             if at + 1 == files.len() {
-                let what =
-                    "expected a segment after this sealed one, it is missing or lost its header";
+                let what = "expected a segment after this sealed one, it is missing or lost its header";
                 return Err(damaged(file.number, 0, what));
             }
             return Ok(End::Sealed(at, trailer));
@@ -173,8 +159,7 @@ fn settle_end<'a>(
             check_hollow(files, oldest.first_sequence, oldest.prev_crc, None)?;
             plan.next_sequence = oldest.first_sequence;
             plan.last_crc = oldest.prev_crc;
-            plan.emptied
-                .extend(files.iter().map(|(file, _)| file.path.clone()));
+            plan.emptied.extend(files.iter().map(|(file, _)| file.path.clone()));
             Ok(plan.next_sequence)
         }
         End::Sealed(at, trailer) => {
@@ -184,10 +169,8 @@ fn settle_end<'a>(
             plan.next_sequence = next;
             plan.last_crc = trailer.totals.last_crc;
             let (file, header) = files[at];
-            plan.kept
-                .push((file, header, Kept::Sealed(trailer.clone())));
-            plan.emptied
-                .extend(files[at + 1..].iter().map(|(file, _)| file.path.clone()));
+            plan.kept.push((file, header, Kept::Sealed(trailer.clone())));
+            plan.emptied.extend(files[at + 1..].iter().map(|(file, _)| file.path.clone()));
             Ok(next)
         }
         End::Open(at, tail) => settle_open_end(files, at, tail, plan),
@@ -203,21 +186,12 @@ fn settle_open_end<'a>(
     let last = tail.last.expect("an open end has a last frame");
     let (hollow, mut contents) = (&files[at + 1..], tail.before);
     let (sequence, crc) = (last.at.sequence, last.at.crc);
-    check_hollow(
-        hollow,
-        sequence + 1,
-        crc,
-        Some((sequence, last.head.prev_crc)),
-    )?;
+    check_hollow(hollow, sequence + 1, crc, Some((sequence, last.head.prev_crc)))?;
     plan.next_sequence = sequence + 1;
     plan.last_crc = crc;
-    plan.emptied
-        .extend(hollow.iter().map(|(file, _)| file.path.clone()));
+    plan.emptied.extend(hollow.iter().map(|(file, _)| file.path.clone()));
     // A later segment begun for the next sequence proves that this one was synced; anything else doesn't.
-    let proven = !hollow.is_empty()
-        && hollow
-            .iter()
-            .all(|(_, header)| header.first_sequence > sequence);
+    let proven = !hollow.is_empty() && hollow.iter().all(|(_, header)| header.first_sequence > sequence);
     if proven {
         contents.add(&last);
     } else {
@@ -240,8 +214,7 @@ fn check_hollow(
         let link = (header.first_sequence, header.prev_crc);
         if link != (next, last_crc) && Some(link) != copy {
             let first = header.first_sequence;
-            let what =
-                format!("expected the segment to go on at frame {next}, it goes on at {first}");
+            let what = format!("expected the segment to go on at frame {next}, it goes on at {first}");
             return Err(damaged(file.number, 0, what));
         }
     }
@@ -285,10 +258,7 @@ fn check_middle<'a, D: Disk>(
     Ok(())
 }
 
-fn check_first(
-    (file, header): (&SegmentFile, SegmentHeader),
-    trailer: &Trailer,
-) -> Result<(), SurveyError> {
+fn check_first((file, header): (&SegmentFile, SegmentHeader), trailer: &Trailer) -> Result<(), SurveyError> {
     if trailer.totals.first_sequence == header.first_sequence {
         return Ok(());
     }
@@ -303,9 +273,7 @@ fn scan_until<D: Disk>(
     header: &SegmentHeader,
     stop: u64,
 ) -> Result<Contents, SurveyError> {
-    let open = disk
-        .open(&file.path, false)
-        .map_err(fault("open", &file.path))?;
+    let open = disk.open(&file.path, false).map_err(fault("open", &file.path))?;
     let mut walk = Walk::new(&open, file.number, file.len, expect(header));
     let mut contents = Contents::new();
     while walk.expect().sequence < stop {
@@ -323,14 +291,8 @@ fn scan_until<D: Disk>(
 }
 
 /// Reads all frames of a segment that may end torn.
-pub(super) fn scan_tail<D: Disk>(
-    disk: &D,
-    file: &SegmentFile,
-    header: &SegmentHeader,
-) -> Result<Tail, SurveyError> {
-    let open = disk
-        .open(&file.path, false)
-        .map_err(fault("open", &file.path))?;
+pub(super) fn scan_tail<D: Disk>(disk: &D, file: &SegmentFile, header: &SegmentHeader) -> Result<Tail, SurveyError> {
+    let open = disk.open(&file.path, false).map_err(fault("open", &file.path))?;
     let mut walk = Walk::new(&open, file.number, file.len, expect(header));
     let mut before = Contents::new();
     let (mut last, mut second): (Option<Frame>, Option<Frame>) = (None, None);
@@ -347,12 +309,7 @@ pub(super) fn scan_tail<D: Disk>(
                 }
                 second = last.replace(frame);
             }
-            Step::Bad {
-                from,
-                to,
-                flaw,
-                begun_bytes,
-            } => match to {
+            Step::Bad { from, to, flaw, begun_bytes } => match to {
                 Some(_) => return Err(damaged(file.number, from, flaw)),
                 None => torn_bytes = begun_bytes,
             },
@@ -365,11 +322,7 @@ pub(super) fn scan_tail<D: Disk>(
     if let Some(second) = &second {
         before.add(second);
     }
-    Ok(Tail {
-        before,
-        last,
-        torn_bytes,
-    })
+    Ok(Tail { before, last, torn_bytes })
 }
 
 fn check_bodies(frame: &Frame) -> Result<(), SurveyError> {
@@ -381,20 +334,11 @@ fn check_bodies(frame: &Frame) -> Result<(), SurveyError> {
 }
 
 pub(super) fn expect(header: &SegmentHeader) -> Expect {
-    Expect {
-        incarnation: Some(header.incarnation),
-        sequence: header.first_sequence,
-        prev_crc: Some(header.prev_crc),
-    }
+    Expect { incarnation: Some(header.incarnation), sequence: header.first_sequence, prev_crc: Some(header.prev_crc) }
 }
 
 /// Makes sure that a file without a header never held the journal's frames.
-fn check_unused<D: Disk>(
-    disk: &D,
-    file: &SegmentFile,
-    is_alone: bool,
-    expected: u64,
-) -> Result<(), SurveyError> {
+fn check_unused<D: Disk>(disk: &D, file: &SegmentFile, is_alone: bool, expected: u64) -> Result<(), SurveyError> {
     if frames_without_header(disk, &file.path, file.len, is_alone, expected)? {
         let what = "expected the segment's header, it is damaged and there are frames after it";
         return Err(damaged(file.number, 0, what));
@@ -418,8 +362,7 @@ pub(super) fn frames_without_header<D: Disk>(
     }
     let mut at = HEADER_BYTES;
     while at < len {
-        let bytes =
-            read_up_to(&open, at, BLANK_BYTES.min(len - at)).map_err(fault("read", path))?;
+        let bytes = read_up_to(&open, at, BLANK_BYTES.min(len - at)).map_err(fault("read", path))?;
         if bytes.is_empty() || bytes.iter().any(|&byte| byte != 0) {
             return Ok(!bytes.is_empty());
         }

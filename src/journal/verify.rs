@@ -115,20 +115,14 @@ pub enum VerifyError {
 impl From<LayoutError> for VerifyError {
     fn from(error: LayoutError) -> Self {
         match error {
-            LayoutError::UnknownVersion { segment, found } => {
-                Self::UnknownVersion { segment, found }
-            }
+            LayoutError::UnknownVersion { segment, found } => Self::UnknownVersion { segment, found },
             LayoutError::Io(fault) => Self::Io(fault),
         }
     }
 }
 
 /// Verifies a journal that nobody has open.
-pub fn verify<D: Disk>(
-    disk: &D,
-    dir: &Path,
-    on: &mut dyn FnMut(Event<'_>),
-) -> Result<VerifyReport, VerifyError> {
+pub fn verify<D: Disk>(disk: &D, dir: &Path, on: &mut dyn FnMut(Event<'_>)) -> Result<VerifyReport, VerifyError> {
     let layout = Layout::read(disk, dir)?;
     let mut verifier = Verifier {
         disk,
@@ -172,12 +166,7 @@ impl<D: Disk> Verifier<'_, D> {
             Severity::TornTail => &mut self.report.torn_tails,
             Severity::Note => &mut self.report.notes,
         } += 1;
-        (self.on)(Event::Finding(Finding {
-            severity,
-            segment,
-            offset,
-            what: what.to_string(),
-        }));
+        (self.on)(Event::Finding(Finding { severity, segment, offset, what: what.to_string() }));
     }
 
     fn damage(&mut self, segment: u64, offset: u64, what: impl ToString) {
@@ -220,13 +209,7 @@ impl<D: Disk> Verifier<'_, D> {
         }
         for file in unused {
             let expected = end.map_or(0, |(sequence, _)| sequence);
-            let frames = frames_without_header(
-                self.disk,
-                &file.path,
-                file.len,
-                headed.is_empty(),
-                expected,
-            )?;
+            let frames = frames_without_header(self.disk, &file.path, file.len, headed.is_empty(), expected)?;
             if frames {
                 self.headless(file, end)?;
             } else {
@@ -270,38 +253,21 @@ impl<D: Disk> Verifier<'_, D> {
         let first = header.first_sequence;
         let follows = first == last + 1 && header.prev_crc == crc;
         if !follows && first != last {
-            let what =
-                format!("expected the segment to go on after frame {last}, it goes on at {first}");
+            let what = format!("expected the segment to go on after frame {last}, it goes on at {first}");
             self.damage(file.number, 0, what);
         }
     }
 
     /// A segment whose header is damaged: its frames are read all the same.
     fn headless(&mut self, file: &SegmentFile, end: Option<(u64, u32)>) -> Result<(), VerifyError> {
-        self.damage(
-            file.number,
-            0,
-            "expected the segment's header, it is damaged",
-        );
-        let open = self
-            .disk
-            .open(&file.path, false)
-            .map_err(fault("open", &file.path))?;
-        let expect = Expect {
-            incarnation: None,
-            sequence: end.map_or(0, |(sequence, _)| sequence),
-            prev_crc: None,
-        };
+        self.damage(file.number, 0, "expected the segment's header, it is damaged");
+        let open = self.disk.open(&file.path, false).map_err(fault("open", &file.path))?;
+        let expect = Expect { incarnation: None, sequence: end.map_or(0, |(sequence, _)| sequence), prev_crc: None };
         let mut walk = Walk::new(&open, file.number, file.len, expect);
         while let Some(step) = walk.step().map_err(fault("read", &file.path))? {
             match step {
                 Step::Frame(frame) => self.frame(&frame),
-                Step::Bad {
-                    from,
-                    to: Some(_),
-                    flaw,
-                    ..
-                } => self.damage(file.number, from, flaw),
+                Step::Bad { from, to: Some(_), flaw, .. } => self.damage(file.number, from, flaw),
                 Step::Bad { to: None, .. } => {}
             }
         }
@@ -324,8 +290,7 @@ impl<D: Disk> Verifier<'_, D> {
             }
         }
         let contents = self.walk(file, &header, until)?;
-        let end = (contents.totals.frames > 0)
-            .then_some((contents.totals.last_sequence, contents.totals.last_crc));
+        let end = (contents.totals.frames > 0).then_some((contents.totals.last_sequence, contents.totals.last_crc));
         let reached = end.unwrap_or((header.first_sequence.saturating_sub(1), header.prev_crc));
         if let Until::Next(next) = until {
             let link = (next.first_sequence, next.prev_crc);
@@ -348,27 +313,13 @@ impl<D: Disk> Verifier<'_, D> {
             None => {}
         }
         self.done_bytes += file.len;
-        (self.on)(Event::Progress {
-            done: self.done_bytes,
-            total: self.report.bytes,
-        });
+        (self.on)(Event::Progress { done: self.done_bytes, total: self.report.bytes });
         Ok(end)
     }
 
-    fn walk(
-        &mut self,
-        file: &SegmentFile,
-        header: &SegmentHeader,
-        until: Until,
-    ) -> Result<Contents, VerifyError> {
-        let open = self
-            .disk
-            .open(&file.path, false)
-            .map_err(fault("open", &file.path))?;
-        let limit = file
-            .trailer
-            .as_ref()
-            .map_or(file.len, |trailer| trailer.frames_end);
+    fn walk(&mut self, file: &SegmentFile, header: &SegmentHeader, until: Until) -> Result<Contents, VerifyError> {
+        let open = self.disk.open(&file.path, false).map_err(fault("open", &file.path))?;
+        let limit = file.trailer.as_ref().map_or(file.len, |trailer| trailer.frames_end);
         let mut walk = Walk::new(&open, file.number, limit, expect(header));
         // A sealed segment was whole once, even if the journal ends with it.
         let is_tail = matches!(until, Until::Tail) && file.trailer.is_none();
@@ -386,18 +337,12 @@ impl<D: Disk> Verifier<'_, D> {
                         self.frame(&earlier);
                     }
                 }
-                Some(Step::Bad {
-                    from,
-                    to,
-                    flaw,
-                    begun_bytes,
-                }) => {
+                Some(Step::Bad { from, to, flaw, begun_bytes }) => {
                     let torn = to.is_none() && is_tail;
                     if !torn {
                         self.damage(file.number, from, flaw);
                     } else if begun_bytes > 0 {
-                        let what =
-                            format!("a batch of {begun_bytes} bytes was begun and isn't whole");
+                        let what = format!("a batch of {begun_bytes} bytes was begun and isn't whole");
                         self.find(Severity::TornTail, file.number, from, what);
                     }
                 }
@@ -421,18 +366,12 @@ impl<D: Disk> Verifier<'_, D> {
         self.report.records += frame.records.len() as u64;
         for (index, record) in frame.records.iter().enumerate() {
             let body_at = frame.at.offset + record.body.start as u64;
-            let is_erased_half =
-                |range: &Range| (range.segment, range.offset) == (frame.at.segment, body_at);
+            let is_erased_half = |range: &Range| (range.segment, range.offset) == (frame.at.segment, body_at);
             let half = self.erasing.iter().any(is_erased_half);
             match record.state {
                 BodyState::Intact => {}
                 BodyState::Damaged if !half => {
-                    let what = format!(
-                        "{}: key {:032x}, kind {}",
-                        Flaw::Body,
-                        record.key,
-                        record.kind
-                    );
+                    let what = format!("{}: key {:032x}, kind {}", Flaw::Body, record.key, record.kind);
                     self.damage(frame.at.segment, body_at, what);
                 }
                 BodyState::Zeroed | BodyState::Damaged => {
@@ -452,12 +391,7 @@ impl<D: Disk> Verifier<'_, D> {
     }
 
     /// Compares a footer with the one that the frames would get now.
-    fn footer(
-        &mut self,
-        file: &SegmentFile,
-        trailer: &Trailer,
-        contents: &Contents,
-    ) -> Result<(), VerifyError> {
+    fn footer(&mut self, file: &SegmentFile, trailer: &Trailer, contents: &Contents) -> Result<(), VerifyError> {
         let entries: Vec<KeyEntry> = contents.index.sorted();
         let (pages, pages_crc) = encode_pages(file.number, &entries);
         let agrees = trailer.totals == contents.totals
@@ -471,13 +405,9 @@ impl<D: Disk> Verifier<'_, D> {
             self.damage(file.number, trailer.frames_end, what);
             return Ok(());
         }
-        let open = self
-            .disk
-            .open(&file.path, false)
-            .map_err(fault("open", &file.path))?;
+        let open = self.disk.open(&file.path, false).map_err(fault("open", &file.path))?;
         let len = pages.len() as u64;
-        let found =
-            read_up_to(&open, trailer.frames_end, len).map_err(fault("read", &file.path))?;
+        let found = read_up_to(&open, trailer.frames_end, len).map_err(fault("read", &file.path))?;
         let mut compared = pages.chunks(PAGE_BYTES).zip(found.chunks(PAGE_BYTES));
         if let Some(index) = compared.position(|(right, found)| right != found) {
             let offset = trailer.frames_end + (index * PAGE_BYTES) as u64;

@@ -16,8 +16,8 @@ use super::frame::{FrameAt, RecordRef, Stamp, encode_frame, frame_len};
 use super::job::{Job, JobDone, Outcome, SealJob, SealTask};
 use super::reader::Reader;
 use super::segment::{
-    Contents, Index, IoFault, MemIndex, Segment, SegmentInfo, Shared, Table, Totals, fault,
-    fault_at, segment_path, spare_path,
+    Contents, Index, IoFault, MemIndex, Segment, SegmentInfo, Shared, Table, Totals, fault, fault_at, segment_path,
+    spare_path,
 };
 use super::spare::{Pool, Ready, remove};
 use crate::env::{Disk, DiskFile};
@@ -122,14 +122,8 @@ impl<D: Disk> Journal<D> {
     }
 
     /// Writes one batch, with the caller's time. It is durable, and visible to readers, after [`Journal::sync`].
-    pub fn append_batch(
-        &mut self,
-        time_ms: u64,
-        records: &[RecordRef<'_>],
-    ) -> Result<FrameAt, AppendError> {
-        self.append_with(time_ms, records, |index| {
-            crc32c::crc32c(records[index].body)
-        })
+    pub fn append_batch(&mut self, time_ms: u64, records: &[RecordRef<'_>]) -> Result<FrameAt, AppendError> {
+        self.append_with(time_ms, records, |index| crc32c::crc32c(records[index].body))
     }
 
     /// Appends with given body CRCs, so that an erased body is still known as one when it's copied.
@@ -149,12 +143,8 @@ impl<D: Disk> Journal<D> {
         if self.active.end + len > self.options.segment_bytes {
             self.poisoning(|journal| journal.rotate(time_ms))?;
         }
-        let stamp = Stamp {
-            incarnation: self.incarnation,
-            sequence: self.next_sequence,
-            time_ms,
-            prev_crc: self.last_crc,
-        };
+        let stamp =
+            Stamp { incarnation: self.incarnation, sequence: self.next_sequence, time_ms, prev_crc: self.last_crc };
         let crc = encode_frame(&mut self.buffer, stamp, records, body_crc);
         let at = FrameAt {
             segment: self.active.number,
@@ -164,12 +154,7 @@ impl<D: Disk> Journal<D> {
             crc,
         };
         self.poisoning(|journal| journal.write_buffer())?;
-        self.pending = Some(Pending {
-            at,
-            time_ms,
-            keys: keys_of(at.offset, records),
-            records: records.len(),
-        });
+        self.pending = Some(Pending { at, time_ms, keys: keys_of(at.offset, records), records: records.len() });
         self.active.last_offset = at.offset;
         self.active.end = at.end();
         self.next_sequence += 1;
@@ -265,9 +250,7 @@ impl<D: Disk> Journal<D> {
         }
         let (number, bytes) = {
             let mut table = self.shared.table_mut();
-            let oldest = table
-                .first_entry()
-                .filter(|entry| entry.get().info().sealed);
+            let oldest = table.first_entry().filter(|entry| entry.get().info().sealed);
             let segment = oldest.ok_or(WriteError::NotSealed)?.remove();
             (segment.header.segment, segment.file_bytes)
         };
@@ -301,11 +284,7 @@ impl<D: Disk> Journal<D> {
         let len = frame_len(records);
         let segment_room = self.options.segment_bytes - HEADER_BYTES;
         let limits = [
-            (
-                "records",
-                records.len() as u64,
-                u64::from(self.options.records_max),
-            ),
+            ("records", records.len() as u64, u64::from(self.options.records_max)),
             ("bytes", len, self.options.batch_bytes_max.min(segment_room)),
         ];
         match limits.into_iter().find(|(_, got, max)| got > max) {
@@ -324,12 +303,8 @@ impl<D: Disk> Journal<D> {
     fn publish(&mut self, pending: Pending) {
         let at = pending.at;
         let mut table = self.shared.table_mut();
-        let segment = table
-            .get_mut(&at.segment)
-            .expect("the active segment is never dropped");
-        segment
-            .totals
-            .add(at.sequence, at.crc, pending.time_ms, pending.records);
+        let segment = table.get_mut(&at.segment).expect("the active segment is never dropped");
+        segment.totals.add(at.sequence, at.crc, pending.time_ms, pending.records);
         segment.end = at.end();
         segment.file_bytes = segment.file_bytes.max(at.end());
         if let Index::Active(index) = &mut segment.index {
@@ -352,12 +327,7 @@ impl<D: Disk> Journal<D> {
         let (segment, file) = start_segment(&self.shared, ready, header)?;
         let full = std::mem::replace(
             &mut self.active,
-            Active {
-                number: header.segment,
-                file,
-                end: HEADER_BYTES,
-                last_offset: 0,
-            },
+            Active { number: header.segment, file, end: HEADER_BYTES, last_offset: 0 },
         );
         let mut table = self.shared.table_mut();
         freeze(&self.shared, &mut table, full.number, &mut self.unsealed);
@@ -367,10 +337,7 @@ impl<D: Disk> Journal<D> {
     }
 
     /// Runs a step whose failure is final.
-    pub(super) fn poisoning<T>(
-        &mut self,
-        step: impl FnOnce(&mut Self) -> Result<T, IoFault>,
-    ) -> Result<T, IoFault> {
+    pub(super) fn poisoning<T>(&mut self, step: impl FnOnce(&mut Self) -> Result<T, IoFault>) -> Result<T, IoFault> {
         let result = step(self);
         self.poisoned |= result.is_err();
         result
@@ -387,32 +354,17 @@ impl<D: Disk> Journal<D> {
 }
 
 /// Turns the active segment's growing index into one that a seal job owns.
-fn freeze<D: Disk>(
-    shared: &Shared<D>,
-    table: &mut Table<D>,
-    number: u64,
-    unsealed: &mut Vec<Arc<SealTask<D>>>,
-) {
+fn freeze<D: Disk>(shared: &Shared<D>, table: &mut Table<D>, number: u64, unsealed: &mut Vec<Arc<SealTask<D>>>) {
     let Some(segment) = table.get_mut(&number) else {
         return;
     };
     let Index::Active(index) = &mut segment.index else {
         return;
     };
-    let contents = Contents {
-        totals: segment.totals,
-        index: std::mem::take(index),
-        end: segment.end,
-    };
+    let contents = Contents { totals: segment.totals, index: std::mem::take(index), end: segment.end };
     let incarnation = segment.header.incarnation;
     let disk = Arc::clone(&shared.disk);
-    let task = Arc::new(SealTask::new(
-        disk,
-        &shared.dir,
-        number,
-        incarnation,
-        contents,
-    ));
+    let task = Arc::new(SealTask::new(disk, &shared.dir, number, incarnation, contents));
     segment.index = Index::Sealing(Arc::clone(&task));
     unsealed.push(task);
 }
@@ -437,10 +389,8 @@ pub(super) fn start_segment<D: Disk>(
 ) -> Result<(Segment<D>, D::File), IoFault> {
     let (disk, dir): (&D, &PathBuf) = (&shared.disk, &shared.dir);
     let path = segment_path(dir, header.segment);
-    disk.rename(&spare_path(dir, ready.spare.id), &path)
-        .map_err(fault("name a spare", &path))?;
-    disk.sync_dir(dir)
-        .map_err(fault("sync the directory for", &path))?;
+    disk.rename(&spare_path(dir, ready.spare.id), &path).map_err(fault("name a spare", &path))?;
+    disk.sync_dir(dir).map_err(fault("sync the directory for", &path))?;
     let write = || {
         ready.file.write_all_at(&header.encode(), 0)?;
         ready.file.sync_data()?;

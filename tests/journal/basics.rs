@@ -3,9 +3,7 @@
 use std::sync::{Arc, mpsc};
 
 use postrider::env::{Disk, DiskFile, MemDisk, RealDisk};
-use postrider::journal::{
-    AppendError, Found, Journal, OpenError, ReadError, ReadFrom, RecordRef, WriteError,
-};
+use postrider::journal::{AppendError, Found, Journal, OpenError, ReadError, ReadFrom, RecordRef, WriteError};
 use proptest::prelude::*;
 
 use crate::model::*;
@@ -15,16 +13,10 @@ fn a_new_journal_is_empty_and_says_so() {
     let disk = Arc::new(MemDisk::new());
     let (journal, recovery) = try_open(&disk, 1).unwrap();
     assert_eq!((recovery.next_sequence, recovery.segments), (1, 1));
-    assert_eq!(
-        (recovery.copied, recovery.torn_bytes, recovery.last_time_ms),
-        (None, 0, 0)
-    );
+    assert_eq!((recovery.copied, recovery.torn_bytes, recovery.last_time_ms), (None, 0, 0));
     assert_eq!(batches(&journal), []);
     let infos = journal.segments();
-    assert_eq!(
-        (infos.len(), infos[0].records, infos[0].last_sequence),
-        (1, 0, 0)
-    );
+    assert_eq!((infos.len(), infos[0].records, infos[0].last_sequence), (1, 0, 0));
     assert_eq!(journal.total_bytes(), OPTIONS.segment_bytes);
 }
 
@@ -32,9 +24,7 @@ fn a_new_journal_is_empty_and_says_so() {
 fn batches_read_back_before_and_after_reopening() {
     let disk = Arc::new(MemDisk::new());
     let mut journal = open(&disk, 1);
-    let ats: Vec<_> = (1..=5)
-        .map(|number| put(&mut journal, &batch(number, 100)))
-        .collect();
+    let ats: Vec<_> = (1..=5).map(|number| put(&mut journal, &batch(number, 100))).collect();
     let written = batches(&journal);
     assert_eq!(written.len(), 5);
     assert_eq!(written[2].records, batch(3, 100));
@@ -43,11 +33,7 @@ fn batches_read_back_before_and_after_reopening() {
         let (journal, recovery) = try_open(&disk, incarnation).unwrap();
         assert_eq!(batches(&journal), written);
         let copied = recovery.copied.unwrap();
-        assert_eq!(
-            (copied.sequence, copied.crc),
-            (5, ats[4].crc),
-            "a copy keeps its identity"
-        );
+        assert_eq!((copied.sequence, copied.crc), (5, ats[4].crc), "a copy keeps its identity");
         assert_eq!((recovery.last_time_ms, recovery.next_sequence), (50, 6));
         assert_eq!(recovery.segments, 2);
     }
@@ -75,36 +61,15 @@ fn too_large_batches_are_refused_and_change_nothing() {
     let disk = Arc::new(MemDisk::new());
     let mut journal = open(&disk, 1);
     let body = vec![1; 64 << 10];
-    let record = RecordRef {
-        kind: 1,
-        key: 1,
-        meta: &[],
-        body: &body,
-    };
+    let record = RecordRef { kind: 1, key: 1, meta: &[], body: &body };
     let refused = journal.append_batch(1, &[record]).unwrap_err();
-    assert!(
-        matches!(refused, AppendError::TooLarge { what: "bytes", .. }),
-        "{refused}"
-    );
-    let small = RecordRef {
-        body: &[],
-        ..record
-    };
+    assert!(matches!(refused, AppendError::TooLarge { what: "bytes", .. }), "{refused}");
+    let small = RecordRef { body: &[], ..record };
     let refused = journal.append_batch(1, &[small; 4097]).unwrap_err();
-    assert!(matches!(
-        refused,
-        AppendError::TooLarge {
-            what: "records",
-            got: 4097,
-            max: 4096
-        }
-    ));
+    assert!(matches!(refused, AppendError::TooLarge { what: "records", got: 4097, max: 4096 }));
     // The largest that fits: a segment without its header, the frame's head and one table entry.
     let room = (64 << 10) - 4096 - 48 - 32;
-    let largest = RecordRef {
-        body: &body[..room],
-        ..record
-    };
+    let largest = RecordRef { body: &body[..room], ..record };
     journal.append_batch(1, &[largest]).unwrap();
     journal.sync().unwrap();
     journal.append_batch(1, &[small]).unwrap();
@@ -122,12 +87,7 @@ fn rotation_seals_segments_and_keys_are_found_in_all_of_them() {
         for number in 1..=40 {
             // The key 7 is in every batch, across footers and memory.
             let mut records = batch(number, 8 << 10);
-            records.push(Rec {
-                kind: 9,
-                key: 7,
-                meta: vec![],
-                body: vec![number as u8],
-            });
+            records.push(Rec { kind: 9, key: 7, meta: vec![], body: vec![number as u8] });
             put(&mut journal, &records);
             if with_jobs {
                 run_jobs(&mut journal);
@@ -135,11 +95,7 @@ fn rotation_seals_segments_and_keys_are_found_in_all_of_them() {
         }
         let infos = journal.segments();
         assert!(infos.len() > 4);
-        assert!(
-            infos[..infos.len() - 1]
-                .iter()
-                .all(|info| info.sealed == with_jobs)
-        );
+        assert!(infos[..infos.len() - 1].iter().all(|info| info.sealed == with_jobs));
         assert_eq!(infos.iter().map(|info| info.records).sum::<u64>(), 120);
         let check = |journal: &Journal<MemDisk>| {
             let reader = journal.reader();
@@ -171,19 +127,11 @@ fn a_footer_of_many_pages_finds_every_key() {
     let mut journal = open(&disk, 1);
     let key = |at: u64| u128::from(at.wrapping_mul(0x9e37_79b9_7f4a_7c15) % 700 + 1);
     for start in (0..1_400).step_by(100) {
-        let records: Vec<Rec> = (start..start + 100)
-            .map(|at| Rec {
-                kind: 1,
-                key: key(at),
-                meta: vec![],
-                body: vec![],
-            })
-            .collect();
+        let records: Vec<Rec> =
+            (start..start + 100).map(|at| Rec { kind: 1, key: key(at), meta: vec![], body: vec![] }).collect();
         put(&mut journal, &records);
     }
-    let expected: Vec<Vec<Found>> = (0..=701)
-        .map(|key| journal.reader().find(key).unwrap())
-        .collect();
+    let expected: Vec<Vec<Found>> = (0..=701).map(|key| journal.reader().find(key).unwrap()).collect();
     assert_eq!(expected.iter().map(Vec::len).sum::<usize>(), 1_400);
     put(&mut journal, &[]);
     drop(journal);
@@ -209,19 +157,12 @@ fn dropped_segments_are_recycled_and_their_frames_never_surface() {
             }
         }
         for one in batches(&journal) {
-            assert_eq!(
-                one.records,
-                batch(one.sequence, 6 << 10),
-                "content belongs to its sequence"
-            );
+            assert_eq!(one.records, batch(one.sequence, 6 << 10), "content belongs to its sequence");
             expected.push(one);
         }
         assert_eq!(expected.last().unwrap().sequence, number);
         assert!(journal.total_bytes() < 6 * OPTIONS.segment_bytes);
-        let spares = files(&*disk)
-            .iter()
-            .filter(|(name, _)| name.starts_with("spare"))
-            .count();
+        let spares = files(&*disk).iter().filter(|(name, _)| name.starts_with("spare")).count();
         assert!((1..=3).contains(&spares), "{spares}");
         drop(journal);
         journal = open(&disk, 10 + round);
@@ -236,31 +177,16 @@ fn the_active_segment_is_never_dropped_and_readers_of_a_dropped_one_are_told() {
     assert!(matches!(journal.drop_oldest(), Err(WriteError::NotSealed)));
     let first = put(&mut journal, &batch(1, 40 << 10));
     put(&mut journal, &batch(2, 40 << 10));
-    assert!(
-        matches!(journal.drop_oldest(), Err(WriteError::NotSealed)),
-        "its job isn't done"
-    );
+    assert!(matches!(journal.drop_oldest(), Err(WriteError::NotSealed)), "its job isn't done");
     let reader = journal.reader();
     let mut frames = reader.frames(ReadFrom::Oldest);
     assert_eq!(frames.next().unwrap().unwrap().at, first);
     run_jobs(&mut journal);
-    let mut behind = reader.frames(ReadFrom::At {
-        segment: first.segment,
-        offset: first.offset,
-    });
+    let mut behind = reader.frames(ReadFrom::At { segment: first.segment, offset: first.offset });
     journal.drop_oldest().unwrap();
-    assert!(matches!(
-        behind.next(),
-        Some(Err(ReadError::Gone { segment: 1 }))
-    ));
-    assert!(matches!(
-        reader.frame_at(first.segment, first.offset),
-        Err(ReadError::Gone { .. })
-    ));
-    assert!(matches!(
-        reader.frames(ReadFrom::Sequence(1)).next(),
-        Some(Err(ReadError::Gone { segment: 2 }))
-    ));
+    assert!(matches!(behind.next(), Some(Err(ReadError::Gone { segment: 1 }))));
+    assert!(matches!(reader.frame_at(first.segment, first.offset), Err(ReadError::Gone { .. })));
+    assert!(matches!(reader.frames(ReadFrom::Sequence(1)).next(), Some(Err(ReadError::Gone { segment: 2 }))));
     assert_eq!(reader.find(11).unwrap(), []);
     assert_eq!(batches(&journal).len(), 1);
 }
@@ -269,17 +195,12 @@ fn the_active_segment_is_never_dropped_and_readers_of_a_dropped_one_are_told() {
 fn frames_begin_where_they_are_asked_to_and_follow_the_writer() {
     let disk = Arc::new(MemDisk::new());
     let mut journal = open(&disk, 1);
-    let ats: Vec<_> = (1..=20)
-        .map(|number| put(&mut journal, &batch(number, 9 << 10)))
-        .collect();
+    let ats: Vec<_> = (1..=20).map(|number| put(&mut journal, &batch(number, 9 << 10))).collect();
     let reader = journal.reader();
     for (index, at) in ats.iter().enumerate() {
         let mut by_sequence = reader.frames(ReadFrom::Sequence(at.sequence));
         assert_eq!(by_sequence.next().unwrap().unwrap().at, *at);
-        let after = ReadFrom::At {
-            segment: at.segment,
-            offset: at.end(),
-        };
+        let after = ReadFrom::At { segment: at.segment, offset: at.end() };
         let next = reader.frames(after).next().map(|frame| frame.unwrap().at);
         assert_eq!(next.as_ref(), ats.get(index + 1));
     }
@@ -305,10 +226,7 @@ fn a_failed_write_or_sync_is_final() {
             assert!(matches!(journal.sync(), Err(WriteError::Io(_))));
         }
         disk.heal();
-        assert!(matches!(
-            journal.append_batch(1, &[]),
-            Err(AppendError::Poisoned)
-        ));
+        assert!(matches!(journal.append_batch(1, &[]), Err(AppendError::Poisoned)));
         assert!(matches!(journal.sync(), Err(WriteError::Poisoned)));
         assert!(matches!(journal.drop_oldest(), Err(WriteError::Poisoned)));
         assert!(journal.erase(1, &|_| true).is_err());
@@ -353,47 +271,24 @@ fn another_format_version_is_refused_by_name() {
         4096,
     );
     let refused = try_open(&disk, 2).err().unwrap();
-    assert!(
-        matches!(
-            refused,
-            OpenError::UnknownVersion {
-                segment: 1,
-                found: 2,
-                supported: 1
-            }
-        ),
-        "{refused}"
-    );
+    assert!(matches!(refused, OpenError::UnknownVersion { segment: 1, found: 2, supported: 1 }), "{refused}");
 }
 
 #[test]
 fn options_out_of_range_are_refused() {
     let disk = Arc::new(MemDisk::new());
-    let options = postrider::journal::Options {
-        segment_bytes: 4096,
-        ..OPTIONS
-    };
+    let options = postrider::journal::Options { segment_bytes: 4096, ..OPTIONS };
     let refused = Journal::open(disk, dir(), options, 1, 1).err().unwrap();
-    assert!(matches!(
-        refused,
-        OpenError::Options {
-            option: "segment_bytes",
-            ..
-        }
-    ));
+    assert!(matches!(refused, OpenError::Options { option: "segment_bytes", .. }));
 }
 
 #[test]
 fn other_files_in_the_directory_are_left_alone() {
     let disk = Arc::new(MemDisk::new());
     drop(open(&disk, 1));
-    disk.replace_file(&dir().join("checkpoint-1"), b"mine")
-        .unwrap();
+    disk.replace_file(&dir().join("checkpoint-1"), b"mine").unwrap();
     drop(open(&disk, 2));
-    assert_eq!(
-        disk.read_file(&dir().join("checkpoint-1")).unwrap(),
-        b"mine"
-    );
+    assert_eq!(disk.read_file(&dir().join("checkpoint-1")).unwrap(), b"mine");
 }
 
 #[test]
@@ -420,10 +315,7 @@ fn a_reader_on_another_thread_sees_every_batch_once_while_the_writer_rotates() {
         let done: Vec<_> = std::thread::scope(|scope| {
             let run = |job: postrider::journal::Job<RealDisk>| scope.spawn(move || job.run());
             let threads: Vec<_> = jobs.into_iter().map(run).collect();
-            threads
-                .into_iter()
-                .map(|thread| thread.join().unwrap())
-                .collect()
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
         for done in done {
             journal.done(done).unwrap();

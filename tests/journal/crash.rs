@@ -26,15 +26,9 @@ fn live(disk: &Arc<MemDisk>, told: &mut Told) -> Option<()> {
         for step in 0..9 {
             let sequence = journal.next_sequence();
             let records = batch(incarnation * 100 + step, 9_000 + step as usize * 3_000);
-            let batch = Batch {
-                sequence,
-                time_ms: sequence,
-                records,
-            };
+            let batch = Batch { sequence, time_ms: sequence, records };
             told.unsure = Some(batch.clone());
-            journal
-                .append_batch(batch.time_ms, &refs(&batch.records))
-                .ok()?;
+            journal.append_batch(batch.time_ms, &refs(&batch.records)).ok()?;
             journal.sync().ok()?;
             told.unsure = None;
             told.acknowledged.push(batch);
@@ -67,35 +61,15 @@ fn check(disk: &Arc<MemDisk>, incarnation: u64, told: &Told, what: &str) {
     if let Ok(report) = report {
         assert_eq!((report.damage, report.torn_tails), (0, torn), "{what}");
     }
-    let (mut journal, recovery) =
-        try_open(disk, incarnation).unwrap_or_else(|error| panic!("{what}: {error}"));
+    let (mut journal, recovery) = try_open(disk, incarnation).unwrap_or_else(|error| panic!("{what}: {error}"));
     let found = batches(&journal);
     let all: Vec<&Batch> = told.acknowledged.iter().chain(&told.unsure).collect();
-    let first = found
-        .first()
-        .map_or(recovery.next_sequence, |batch| batch.sequence);
-    assert!(
-        first <= told.dropped_before.max(1),
-        "{what}: first is {first}"
-    );
-    let expected: Vec<&Batch> = all
-        .into_iter()
-        .filter(|batch| batch.sequence >= first)
-        .collect();
-    let sure = told
-        .acknowledged
-        .iter()
-        .filter(|batch| batch.sequence >= first)
-        .count();
-    assert!(
-        found.len() >= sure,
-        "{what}: {} of {sure} acknowledged",
-        found.len()
-    );
-    assert!(
-        found.iter().eq(expected[..found.len()].iter().copied()),
-        "{what}"
-    );
+    let first = found.first().map_or(recovery.next_sequence, |batch| batch.sequence);
+    assert!(first <= told.dropped_before.max(1), "{what}: first is {first}");
+    let expected: Vec<&Batch> = all.into_iter().filter(|batch| batch.sequence >= first).collect();
+    let sure = told.acknowledged.iter().filter(|batch| batch.sequence >= first).count();
+    assert!(found.len() >= sure, "{what}: {} of {sure} acknowledged", found.len());
+    assert!(found.iter().eq(expected[..found.len()].iter().copied()), "{what}");
     // And it takes batches again.
     put(&mut journal, &batch(9_999, 100));
 }
@@ -114,21 +88,11 @@ fn nothing_acknowledged_is_lost_whatever_operation_fails_and_whatever_the_power_
         for seed in 0..4 {
             let disk = Arc::new(disk.fork());
             disk.crash(keeper(seed));
-            check(
-                &disk,
-                50,
-                &told,
-                &format!("failing after {count}, power cut {seed}"),
-            );
+            check(&disk, 50, &told, &format!("failing after {count}, power cut {seed}"));
         }
         // The process dies and the machine doesn't.
         disk.heal();
-        check(
-            &disk,
-            50,
-            &told,
-            &format!("failing after {count}, no power cut"),
-        );
+        check(&disk, 50, &told, &format!("failing after {count}, no power cut"));
         disk.crash(|_| false);
         check_kept(&disk, &told, count);
     }
@@ -138,11 +102,7 @@ fn nothing_acknowledged_is_lost_whatever_operation_fails_and_whatever_the_power_
 fn check_kept(disk: &Arc<MemDisk>, told: &Told, count: u64) {
     let found = batches(&open(disk, 60));
     let acknowledged = told.acknowledged.len();
-    assert_eq!(
-        found.last().unwrap().records,
-        batch(9_999, 100),
-        "after {count}"
-    );
+    assert_eq!(found.last().unwrap().records, batch(9_999, 100), "after {count}");
     assert!(found.len() <= acknowledged + 2);
 }
 
@@ -160,24 +120,14 @@ fn recovery_itself_may_be_interrupted_at_every_operation_and_again() {
                 disk.fail_after(count);
                 assert!(try_open(&disk, 70).is_err());
                 disk.crash(keeper(seed));
-                check(
-                    &Arc::new(disk.fork()),
-                    71,
-                    &told,
-                    &format!("open failing after {count}, cut {seed}"),
-                );
+                check(&Arc::new(disk.fork()), 71, &told, &format!("open failing after {count}, cut {seed}"));
                 interrupt_again(&disk, &told, count, seed);
             }
             let disk = Arc::new(state.fork());
             disk.fail_after(count);
             assert!(try_open(&disk, 70).is_err());
             disk.heal();
-            check(
-                &disk,
-                71,
-                &told,
-                &format!("open failing after {count}, killed"),
-            );
+            check(&disk, 71, &told, &format!("open failing after {count}, killed"));
         }
     }
 }
@@ -198,34 +148,22 @@ fn interrupt_again(state: &Arc<MemDisk>, told: &Told, first: u64, seed: u64) {
 /// Disks as a killed process leaves them: unsynced last frame, full segment, rotation just done, nothing at all.
 fn interesting_states() -> Vec<(MemDisk, Told)> {
     let mut states = Vec::new();
-    for (batches, bytes, unsynced) in [
-        (0, 0, false),
-        (1, 100, false),
-        (3, 500, true),
-        (2, 35_000, false),
-        (5, 25_000, true),
-    ] {
+    for (batches, bytes, unsynced) in
+        [(0, 0, false), (1, 100, false), (3, 500, true), (2, 35_000, false), (5, 25_000, true)]
+    {
         let disk = Arc::new(MemDisk::new());
         let mut told = Told::default();
         let mut journal = open(&disk, 1);
         for number in 1..=batches {
             let records = batch(number, bytes);
             put(&mut journal, &records);
-            told.acknowledged.push(Batch {
-                sequence: number,
-                time_ms: number * 10,
-                records,
-            });
+            told.acknowledged.push(Batch { sequence: number, time_ms: number * 10, records });
         }
         if unsynced {
             let records = batch(99, bytes);
             let time_ms = 99;
             journal.append_batch(time_ms, &refs(&records)).unwrap();
-            told.unsure = Some(Batch {
-                sequence: batches + 1,
-                time_ms,
-                records,
-            });
+            told.unsure = Some(Batch { sequence: batches + 1, time_ms, records });
         }
         drop(journal);
         states.push((disk.fork(), told));
@@ -288,11 +226,7 @@ fn a_tear_at_every_byte_of_the_last_frame_drops_that_frame_alone() {
                 at.len as usize,
             );
             let found = batches(&open(&torn, 2)).len();
-            assert_eq!(
-                found,
-                if changed { 2 } else { 3 },
-                "torn at {cut} with {fill}"
-            );
+            assert_eq!(found, if changed { 2 } else { 3 }, "torn at {cut} with {fill}");
         }
     }
 }
@@ -303,24 +237,13 @@ fn a_torn_frame_whose_body_never_reached_the_disk_is_no_erased_one() {
     let mut journal = open(&disk, 1);
     put(&mut journal, &batch(1, 100));
     // Head, table and meta are in the first sectors; the body in later ones, which the cut loses.
-    let record = Rec {
-        kind: 1,
-        key: 5,
-        meta: vec![7; 4096],
-        body: vec![9; 4096],
-    };
+    let record = Rec { kind: 1, key: 5, meta: vec![7; 4096], body: vec![9; 4096] };
     let at = journal.append_batch(2, &refs(&[record])).unwrap();
     drop(journal);
     let body_from = at.offset + 48 + 32 + 4096;
     disk.crash(|piece| !matches!(piece, postrider::env::Piece::Sector(at) if at + 512 > body_from));
     let zeroed = disk.fork();
-    patch(
-        &zeroed,
-        &segment_name(1),
-        body_from,
-        |body| body.fill(0),
-        4096,
-    );
+    patch(&zeroed, &segment_name(1), body_from, |body| body.fill(0), 4096);
     let (journal, recovery) = try_open(&Arc::new(zeroed), 2).unwrap();
     assert_eq!(batches(&journal).len(), 1);
     assert_eq!(recovery.torn_bytes, u64::from(at.len));

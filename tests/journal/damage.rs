@@ -37,9 +37,7 @@ fn findings(disk: &MemDisk) -> Vec<(Severity, u64)> {
 
 /// Offsets worth flipping in a segment: all that isn't zero, and a sample of the zeros that checksums cover.
 fn offsets(content: &[u8], end: usize) -> Vec<usize> {
-    (0..end)
-        .filter(|at| content[*at] != 0 || at % 97 == 0 || (4096..4300).contains(at))
-        .collect()
+    (0..end).filter(|at| content[*at] != 0 || at % 97 == 0 || (4096..4300).contains(at)).collect()
 }
 
 #[test]
@@ -55,10 +53,7 @@ fn a_whole_journal_has_no_findings() {
     .unwrap();
     assert_eq!(frames, written);
     assert_eq!(progress.0, progress.1);
-    assert_eq!(
-        (report.segments, report.frames, report.records),
-        (4, 12, 24)
-    );
+    assert_eq!((report.segments, report.frames, report.records), (4, 12, 24));
 }
 
 #[test]
@@ -66,21 +61,10 @@ fn a_flip_of_any_byte_is_found_and_never_passes_silently() {
     let (disk, written) = small_journal();
     let journal_files = files(&*disk);
     let last_name = segment_name(4);
-    for (name, content) in journal_files
-        .iter()
-        .filter(|(name, _)| name.starts_with("seg-"))
-    {
+    for (name, content) in journal_files.iter().filter(|(name, _)| name.starts_with("seg-")) {
         let is_last = *name == last_name;
-        let end = if is_last {
-            frames_end(content)
-        } else {
-            content.len()
-        };
-        let last_frame = if is_last {
-            last_frame_at(content)
-        } else {
-            usize::MAX
-        };
+        let end = if is_last { frames_end(content) } else { content.len() };
+        let last_frame = if is_last { last_frame_at(content) } else { usize::MAX };
         for at in offsets(content, end) {
             let damaged = Arc::new(disk.fork());
             flip(&*damaged, name, at as u64, (at % 8) as u8);
@@ -95,12 +79,8 @@ fn a_flip_of_any_byte_is_found_and_never_passes_silently() {
                     let (read, error) = read_all(&journal.reader());
                     let missing = usize::from(in_last_frame);
                     let states = body_states(&journal);
-                    let whole =
-                        read.len() == written.len() - missing && read == written[..read.len()];
-                    assert!(
-                        whole || error.is_some() || states.contains(&BodyState::Damaged),
-                        "{name} {at}"
-                    );
+                    let whole = read.len() == written.len() - missing && read == written[..read.len()];
+                    assert!(whole || error.is_some() || states.contains(&BodyState::Damaged), "{name} {at}");
                 }
                 Err(OpenError::Damaged { .. }) => {}
                 Err(other) => panic!("{name} {at}: {other}"),
@@ -113,9 +93,7 @@ fn body_states<D: Disk>(journal: &postrider::journal::Journal<D>) -> Vec<BodySta
     let frames = journal.reader().frames(ReadFrom::Oldest).flatten();
     // An error repeats, so the frames before the first are enough.
     let frames = frames.take(20);
-    frames
-        .flat_map(|frame| frame.records.into_iter().map(|record| record.state))
-        .collect()
+    frames.flat_map(|frame| frame.records.into_iter().map(|record| record.state)).collect()
 }
 
 fn frames(content: &[u8]) -> Vec<(usize, usize)> {
@@ -143,15 +121,8 @@ fn a_missing_segment_is_noticed_wherever_it_was() {
     for number in 2..=4 {
         let damaged = Arc::new(disk.fork());
         damaged.unlink(&dir().join(segment_name(number))).unwrap();
-        assert!(
-            matches!(try_open(&damaged, 9), Err(OpenError::Damaged { .. })),
-            "{number}"
-        );
-        assert!(
-            findings(&damaged)
-                .iter()
-                .any(|(severity, _)| *severity == Severity::Damage)
-        );
+        assert!(matches!(try_open(&damaged, 9), Err(OpenError::Damaged { .. })), "{number}");
+        assert!(findings(&damaged).iter().any(|(severity, _)| *severity == Severity::Damage));
     }
 }
 
@@ -161,17 +132,7 @@ fn a_lost_header_with_frames_after_it_is_damage_also_in_the_only_segment() {
     put(&mut open(&disk, 1), &batch(1, 60));
     patch(&*disk, &segment_name(1), 0, |header| header.fill(0), 4096);
     let refused = try_open(&disk, 2).err().unwrap();
-    assert!(
-        matches!(
-            refused,
-            OpenError::Damaged {
-                segment: 1,
-                offset: 0,
-                ..
-            }
-        ),
-        "{refused}"
-    );
+    assert!(matches!(refused, OpenError::Damaged { segment: 1, offset: 0, .. }), "{refused}");
     assert_eq!(findings(&disk)[0], (Severity::Damage, 1));
 }
 

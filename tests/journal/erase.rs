@@ -10,18 +10,12 @@ use crate::model::*;
 const SECRET: &[u8] = b"body-to-be-forgotten";
 
 fn secret(key: u128, kind: u8) -> Rec {
-    Rec {
-        kind,
-        key,
-        meta: b"kept".to_vec(),
-        body: SECRET.repeat(3),
-    }
+    Rec { kind, key, meta: b"kept".to_vec(), body: SECRET.repeat(3) }
 }
 
 fn holds_secret(disk: &MemDisk) -> Vec<String> {
-    let holding = files(disk)
-        .into_iter()
-        .filter(|(_, content)| content.windows(SECRET.len()).any(|window| window == SECRET));
+    let holding =
+        files(disk).into_iter().filter(|(_, content)| content.windows(SECRET.len()).any(|window| window == SECRET));
     holding.map(|(name, _)| name).collect()
 }
 
@@ -61,35 +55,16 @@ fn after_an_erasure_no_byte_of_the_bodies_is_anywhere() {
     let disk = Arc::new(MemDisk::new());
     let mut journal = journal_full_of_secrets(&disk);
     let in_flight = journal.take_jobs();
-    assert!(
-        holds_secret(&disk)
-            .iter()
-            .any(|name| name.starts_with("spare")),
-        "a recycled file holds it, too"
-    );
+    assert!(holds_secret(&disk).iter().any(|name| name.starts_with("spare")), "a recycled file holds it, too");
     let count = journal.erase(6, &|_| true).unwrap();
-    assert_eq!(
-        count,
-        ErasedCount {
-            bodies: 1,
-            bytes: 60
-        }
-    );
+    assert_eq!(count, ErasedCount { bodies: 1, bytes: 60 });
     let count = journal.erase(5, &|kind| kind == 9).unwrap();
     assert_eq!(count.bodies as usize + 1, states(&journal, 5).len());
-    assert_eq!(
-        states(&journal, 5).last(),
-        Some(&BodyState::Intact),
-        "another kind stays"
-    );
+    assert_eq!(states(&journal, 5).last(), Some(&BodyState::Intact), "another kind stays");
     let count = journal.erase(5, &|_| true).unwrap();
     assert_eq!(count.bodies, 1);
     assert_eq!(holds_secret(&disk), [""; 0]);
-    assert!(
-        states(&journal, 5)
-            .iter()
-            .all(|state| *state == BodyState::Zeroed)
-    );
+    assert!(states(&journal, 5).iter().all(|state| *state == BodyState::Zeroed));
     assert_eq!(journal.erase(5, &|_| true).unwrap(), ErasedCount::default());
     // What a helper had in its hands meanwhile brings nothing back.
     for job in in_flight {
@@ -102,11 +77,7 @@ fn after_an_erasure_no_byte_of_the_bodies_is_anywhere() {
     drop(journal);
     let journal = open(&disk, 2);
     assert_eq!(batches(&journal), before);
-    assert!(
-        states(&journal, 5)
-            .iter()
-            .all(|state| *state == BodyState::Zeroed)
-    );
+    assert!(states(&journal, 5).iter().all(|state| *state == BodyState::Zeroed));
     drop(journal);
     let mut zeroed = 0;
     let report = verify(&*disk, dir(), &mut |event| match event {
@@ -171,16 +142,12 @@ fn an_erasure_interrupted_at_any_operation_is_finished_or_never_began() {
                 }
             })
             .unwrap();
-            let (journal, recovery) =
-                try_open(&disk, 3).unwrap_or_else(|error| panic!("{what}: {error}"));
+            let (journal, recovery) = try_open(&disk, 3).unwrap_or_else(|error| panic!("{what}: {error}"));
             assert!(batches(&journal).len() >= erased_before, "{what}");
             let states = states(&journal, 5);
             assert!(!states.contains(&BodyState::Damaged), "{what}: {states:?}");
             if first.is_ok() || recovery.erasure_finished {
-                assert!(
-                    states.iter().all(|state| *state == BodyState::Zeroed),
-                    "{what}: {states:?}"
-                );
+                assert!(states.iter().all(|state| *state == BodyState::Zeroed), "{what}: {states:?}");
             }
         }
     }

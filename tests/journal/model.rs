@@ -9,12 +9,8 @@ use postrider::journal::{
 };
 
 pub const DIR: &str = "data/journal";
-pub const OPTIONS: Options = Options {
-    segment_bytes: 64 << 10,
-    batch_bytes_max: 8 << 20,
-    records_max: 4096,
-    spares_max: 2,
-};
+pub const OPTIONS: Options =
+    Options { segment_bytes: 64 << 10, batch_bytes_max: 8 << 20, records_max: 4096, spares_max: 2 };
 
 /// A record that a test owns.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,12 +39,7 @@ pub fn batch(number: u64, bytes: usize) -> Vec<Rec> {
         kind: 1 + at as u8,
         key: u128::from(number) * 10 + at as u128,
         meta: format!("meta {number} {at}").into_bytes(),
-        body: format!("body-{number}-{at};")
-            .into_bytes()
-            .into_iter()
-            .cycle()
-            .take(bytes / 2)
-            .collect(),
+        body: format!("body-{number}-{at};").into_bytes().into_iter().cycle().take(bytes / 2).collect(),
     };
     vec![one(1), one(2)]
 }
@@ -56,20 +47,12 @@ pub fn batch(number: u64, bytes: usize) -> Vec<Rec> {
 pub fn refs(records: &[Rec]) -> Vec<RecordRef<'_>> {
     let mut refs = Vec::new();
     for record in records {
-        refs.push(RecordRef {
-            kind: record.kind,
-            key: record.key,
-            meta: &record.meta,
-            body: &record.body,
-        });
+        refs.push(RecordRef { kind: record.kind, key: record.key, meta: &record.meta, body: &record.body });
     }
     refs
 }
 
-pub fn try_open<D: Disk>(
-    disk: &Arc<D>,
-    incarnation: u64,
-) -> Result<(Journal<D>, Recovery), OpenError> {
+pub fn try_open<D: Disk>(disk: &Arc<D>, incarnation: u64) -> Result<(Journal<D>, Recovery), OpenError> {
     Journal::open(Arc::clone(disk), dir(), OPTIONS, incarnation, 5)
 }
 
@@ -98,11 +81,7 @@ pub fn to_batch(frame: &Frame) -> Batch {
         meta: record.meta.to_vec(),
         body: record.body.to_vec(),
     });
-    Batch {
-        sequence: frame.at.sequence,
-        time_ms: frame.time_ms,
-        records: records.collect(),
-    }
+    Batch { sequence: frame.at.sequence, time_ms: frame.time_ms, records: records.collect() }
 }
 
 /// All batches, or those before the first that can't be read, and why.
@@ -134,13 +113,7 @@ pub fn keeper(seed: u64) -> impl FnMut(Piece) -> bool {
 }
 
 /// Changes bytes of a file behind the journal's back, durably.
-pub fn patch<D: Disk>(
-    disk: &D,
-    name: &str,
-    offset: u64,
-    change: impl FnOnce(&mut Vec<u8>),
-    len: usize,
-) {
+pub fn patch<D: Disk>(disk: &D, name: &str, offset: u64, change: impl FnOnce(&mut Vec<u8>), len: usize) {
     let file = disk.open(&dir().join(name), true).unwrap();
     let mut bytes = vec![0; len];
     file.read_exact_at(&mut bytes, offset).unwrap();

@@ -35,18 +35,12 @@ fn saved(disk: &Arc<MemDisk>) -> Vec<Batch> {
 fn a_whole_journal_stays_as_it_was() {
     let (disk, written) = journal();
     let report = run(&disk);
-    assert_eq!(
-        (report.frames, report.lost.len(), report.lost_records.len()),
-        (12, 0, 0)
-    );
+    assert_eq!((report.frames, report.lost.len(), report.lost_records.len()), (12, 0, 0));
     assert_eq!(saved(&disk), written);
     let damaged = report.damaged_dir.unwrap();
     assert_eq!(damaged.to_str().unwrap(), "data/journal.damaged-1");
     assert_eq!(disk.list(&damaged).unwrap().len(), 4);
-    assert_eq!(
-        run(&disk).damaged_dir.unwrap().to_str().unwrap(),
-        "data/journal.damaged-2"
-    );
+    assert_eq!(run(&disk).damaged_dir.unwrap().to_str().unwrap(), "data/journal.damaged-2");
 }
 
 #[test]
@@ -57,47 +51,28 @@ fn a_damaged_frame_is_listed_with_its_place_and_its_records() {
     let report = run(&disk);
     assert_eq!(report.lost.len(), 1);
     let lost = &report.lost[0];
-    assert_eq!(
-        (lost.segment, lost.first_sequence, lost.last_sequence),
-        (2, 4, 4)
-    );
+    assert_eq!((lost.segment, lost.first_sequence, lost.last_sequence), (2, 4, 4));
     assert_eq!(lost.keyed_records, Some(2));
     let (from, to) = lost.bytes.unwrap();
     assert!(from > 4096 && to > from);
-    let contents = |batches: &[Batch]| {
-        batches
-            .iter()
-            .map(|one| one.records.clone())
-            .collect::<Vec<_>>()
-    };
+    let contents = |batches: &[Batch]| batches.iter().map(|one| one.records.clone()).collect::<Vec<_>>();
     let mut expected = written;
     expected.remove(3);
     let found = saved(&disk);
     assert_eq!(contents(&found), contents(&expected));
-    assert!(
-        found
-            .iter()
-            .zip(1..)
-            .all(|(one, sequence)| one.sequence == sequence)
-    );
+    assert!(found.iter().zip(1..).all(|(one, sequence)| one.sequence == sequence));
 }
 
 #[test]
 fn a_damaged_body_costs_its_record_alone() {
     let (disk, written) = journal();
     let content = disk.read_file(&dir().join(segment_name(1))).unwrap();
-    let body = content
-        .windows(7)
-        .position(|window| window == b"body-11")
-        .unwrap();
+    let body = content.windows(7).position(|window| window == b"body-11").unwrap();
     flip(&*disk, &segment_name(1), body as u64, 1);
     let report = run(&disk);
     assert_eq!((report.frames, report.records), (12, 23));
     let lost = report.lost_records[0];
-    assert_eq!(
-        (lost.segment, lost.sequence, lost.index, lost.key, lost.kind),
-        (1, 2, 0, 111, 2)
-    );
+    assert_eq!((lost.segment, lost.sequence, lost.index, lost.key, lost.kind), (1, 2, 0, 111, 2));
     assert_eq!(saved(&disk)[1].records, written[1].records[1..]);
 }
 
@@ -108,10 +83,7 @@ fn a_missing_segment_and_a_lost_header_cost_what_was_in_them() {
     patch(&*disk, &segment_name(3), 0, |header| header.fill(9), 4096);
     let report = run(&disk);
     assert_eq!(report.lost.len(), 1);
-    assert_eq!(
-        (report.lost[0].first_sequence, report.lost[0].last_sequence),
-        (3, 5)
-    );
+    assert_eq!((report.lost[0].first_sequence, report.lost[0].last_sequence), (3, 5));
     assert_eq!(report.lost[0].bytes, None);
     let found = saved(&disk);
     assert_eq!(found.len(), 9);
@@ -131,10 +103,7 @@ fn an_erased_body_stays_an_erased_one() {
     assert_eq!(saved(&disk), before);
     let journal = open(&disk, 10);
     let found = journal.reader().find(111).unwrap()[0];
-    let frame = journal
-        .reader()
-        .frame_at(found.segment, found.offset)
-        .unwrap();
+    let frame = journal.reader().frame_at(found.segment, found.offset).unwrap();
     assert_eq!(frame.records[found.index as usize].state, BodyState::Zeroed);
 }
 
