@@ -6,5 +6,6 @@
 
 pub mod core;
 pub mod engine;
+pub mod env;
 pub mod store;
 pub mod telemetry;
