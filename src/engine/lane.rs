@@ -72,11 +72,21 @@ struct Loading {
     limit: usize,
     /// The store may have been read before what is beyond this became pending.
     reach: Horizon,
-    /// What is known better than the answer will, because it was heard since the load was asked for: where it belongs
-    /// if that is beyond the horizon of then.
-    touched: HashMap<EventId, Option<Due>>,
+    /// What happened since the load was asked for, and that the answer may not know.
+    since: HashMap<EventId, Since>,
     /// The answer no longer joins the window without a gap.
     void: bool,
+}
+
+/// What happened to a delivery while a load was running.
+#[derive(Debug, Clone, Copy)]
+enum Since {
+    /// There was news, which has been dealt with.
+    Heard,
+    /// There was news of this state, which lies beyond the horizon that the load starts from.
+    Beyond(Due),
+    /// This state was settled.
+    Settled(Pending),
 }
 
 /// Deliveries to read from the store.
@@ -152,7 +162,10 @@ impl Lane {
     /// Takes the news that a delivery became pending or changed its due time.
     pub fn hint(&mut self, due: Due) {
         match self.leases.get_mut(&due.event) {
-            Some(lease) => lease.news = Some(due),
+            Some(lease) => {
+                lease.news = Some(due);
+                self.note(due.event, Since::Heard);
+            }
             None => self.place(due),
         }
     }
@@ -173,7 +186,7 @@ impl Lane {
             return None;
         }
         let limit = (self.window_max - self.window.len()).min(LOAD_MAX);
-        self.loading = Some(Loading { limit, reach: Horizon::All, touched: HashMap::new(), void: false });
+        self.loading = Some(Loading { limit, reach: Horizon::All, since: HashMap::new(), void: false });
         Some(Load { after: self.horizon.after(), limit })
     }
 
@@ -187,13 +200,25 @@ impl Lane {
             Some(last) if found.len() >= loading.limit => Horizon::Upto(last.key()),
             _ => Horizon::All,
         };
+        let mut reach = end.min(loading.reach);
+        let mut placed = Vec::with_capacity(found.len());
+        for due in found {
+            match loading.since.get(&due.event) {
+                None => placed.push(*due),
+                Some(Since::Heard | Since::Beyond(_)) => {}
+                Some(Since::Settled(was)) if *was == due.pending => {}
+                // From before or after the settle? The next load will tell.
+                Some(Since::Settled(_)) => reach = reach.min(Horizon::below(due.key())),
+            }
+        }
+        placed.extend(loading.since.values().filter_map(Since::beyond));
         // Lowering the horizon voids a load, so this one starts where the horizon is and only extends it.
-        self.horizon = self.horizon.max(end.min(loading.reach));
-        let known = |due: &&Due| !loading.touched.contains_key(&due.event);
-        let heard = loading.touched.values().flatten();
-        for due in found.iter().filter(known).chain(heard) {
-            if !self.leases.contains_key(&due.event) {
-                self.insert(*due);
+        self.horizon = self.horizon.max(reach);
+        for due in placed {
+            match self.leases.get_mut(&due.event) {
+                // Mostly the leased state itself, but it may be a later one that the mailbox had no room to tell of.
+                Some(lease) => lease.news = Some(due),
+                None => self.insert(due),
             }
         }
         self.evict();
@@ -244,10 +269,10 @@ impl Lane {
             self.forget();
             return true;
         }
-        self.touch(event, None);
         // News that repeats the leased state came late; anything else is what the settle or a replay made of it.
-        if let Some(due) = lease.news.filter(|due| due.pending != lease.was) {
-            self.place(due);
+        match lease.news.filter(|due| due.pending != lease.was) {
+            Some(due) => self.put_back(due),
+            None => self.note(event, Since::Settled(lease.was)),
         }
         true
     }
@@ -285,37 +310,47 @@ impl Lane {
         {
             self.held.pop_first();
             if let Some(lease) = self.leases.remove(&event) {
-                self.place(lease.news.unwrap_or(Due { event, pending: lease.was }));
+                self.put_back(lease.news.unwrap_or(Due { event, pending: lease.was }));
             }
         }
     }
 
-    /// Puts a delivery where the last news of it says, if that is within the horizon.
+    /// Takes news of a delivery that is not leased.
     fn place(&mut self, due: Due) {
-        if !self.enabled {
-            return;
-        }
-        self.remove(due.event);
         let beyond = !self.horizon.covers(due.key());
-        self.touch(due.event, beyond.then_some(due));
-        if !beyond {
+        self.note(due.event, if beyond { Since::Beyond(due) } else { Since::Heard });
+        self.put(due);
+    }
+
+    /// Takes what is known of a delivery whose lease has ended. If it was heard before a load was asked for, the answer to
+    /// that load knows as much or more.
+    fn put_back(&mut self, due: Due) {
+        match &self.loading {
+            Some(loading) if loading.since.contains_key(&due.event) => self.place(due),
+            _ => self.put(due),
+        }
+    }
+
+    fn put(&mut self, due: Due) {
+        if self.enabled {
+            self.remove(due.event);
             self.insert(due);
             self.evict();
         }
     }
 
-    /// Remembers that a running load may hold something older on this event.
-    fn touch(&mut self, event: EventId, beyond: Option<Due>) {
-        let touched_max = 4 * self.window_max;
+    /// Remembers what the answer to a running load may not know.
+    fn note(&mut self, event: EventId, what: Since) {
+        let since_max = 4 * self.window_max;
         let Some(loading) = self.loading.as_mut().filter(|loading| !loading.void) else { return };
-        if loading.touched.len() < touched_max || loading.touched.contains_key(&event) {
-            loading.touched.insert(event, beyond);
+        if loading.since.len() < since_max || loading.since.contains_key(&event) {
+            loading.since.insert(event, what);
             return;
         }
-        match beyond {
-            // Nearly always the first news of a new event, which is safe in the store.
-            Some(due) => loading.reach = loading.reach.min(Horizon::below(due.key())),
-            None => loading.give_up(),
+        match what {
+            // Nearly always the first news of a new event; the next load will find it.
+            Since::Beyond(due) => loading.reach = loading.reach.min(Horizon::below(due.key())),
+            Since::Heard | Since::Settled(_) => loading.give_up(),
         }
     }
 
@@ -368,10 +403,19 @@ impl Lane {
     }
 }
 
+impl Since {
+    const fn beyond(&self) -> Option<Due> {
+        match self {
+            Self::Beyond(due) => Some(*due),
+            Self::Heard | Self::Settled(_) => None,
+        }
+    }
+}
+
 impl Loading {
     fn give_up(&mut self) {
         self.void = true;
-        self.touched = HashMap::new();
+        self.since = HashMap::new();
     }
 }
 
