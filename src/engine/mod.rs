@@ -9,7 +9,9 @@
 mod courier;
 mod horizon;
 mod lane;
+mod plan;
 
 pub use courier::{Courier, Job, Report};
 pub use horizon::Horizon;
 pub use lane::{Lane, Load, Readiness, Release};
+pub use plan::{Order, Plan};

@@ -250,7 +250,10 @@ impl Model {
         let Some(due) = self.lane.start(now_ms) else { return Ok(false) };
         prop_assert!(due.pending.due_ms <= now_ms, "started before it was due");
         prop_assert!(self.in_flight.iter().all(|other| other.event != due.event), "two attempts of one delivery");
-        prop_assert!(self.answers.iter().all(|(other, _)| *other != due.event), "leased before its settle was answered");
+        prop_assert!(
+            self.answers.iter().all(|(other, _)| *other != due.event),
+            "leased before its settle was answered"
+        );
         if !self.interfered {
             prop_assert_eq!(self.store.get(&due.event), Some(&due.pending), "an attempt that can't be settled");
         }
@@ -302,7 +305,8 @@ impl Model {
 
     fn read_load(&mut self) {
         if let Some((load, found @ None)) = &mut self.load {
-            let mut all: Vec<_> = self.store.iter().map(|(event, pending)| Due { event: *event, pending: *pending }).collect();
+            let mut all: Vec<_> =
+                self.store.iter().map(|(event, pending)| Due { event: *event, pending: *pending }).collect();
             all.sort_by_key(Due::key);
             let beyond = all.into_iter().filter(|due| load.after.is_none_or(|after| due.key() > after));
             *found = Some(beyond.take(load.limit).collect());
