@@ -23,9 +23,14 @@ pub struct RealClock {
 
 impl RealClock {
     /// A clock whose monotonic time starts at zero now.
-    #[allow(clippy::disallowed_methods, reason = "the one place that reads the machine's clock")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the one place that reads the machine's clock"
+    )]
     pub fn new() -> Self {
-        Self { origin: Instant::now() }
+        Self {
+            origin: Instant::now(),
+        }
     }
 }
 
@@ -36,14 +41,22 @@ impl Default for RealClock {
 }
 
 impl Clock for RealClock {
-    #[allow(clippy::disallowed_methods, reason = "the one place that reads the machine's clock")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the one place that reads the machine's clock"
+    )]
     fn wall_ms(&self) -> u64 {
         // A clock set before 1970 reads as 1970: the engine then continues from the journal's last time.
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     }
 
-    #[allow(clippy::disallowed_methods, reason = "the one place that reads the machine's clock")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the one place that reads the machine's clock"
+    )]
     fn mono_ms(&self) -> u64 {
         u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
@@ -59,7 +72,10 @@ pub struct ManualClock {
 impl ManualClock {
     /// A clock that shows this wall time; its monotonic time starts at zero.
     pub fn at(wall_ms: u64) -> Self {
-        Self { wall_ms: AtomicU64::new(wall_ms), mono_ms: AtomicU64::new(0) }
+        Self {
+            wall_ms: AtomicU64::new(wall_ms),
+            mono_ms: AtomicU64::new(0),
+        }
     }
 
     /// Lets both times pass, as they do in ordinary life.

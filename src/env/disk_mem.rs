@@ -274,7 +274,9 @@ impl Disk for MemDisk {
         let mut state = self.lock();
         state.operate()?;
         let state = &mut *state;
-        let (mine, rest) = std::mem::take(&mut state.name_changes).into_iter().partition(|change| change.dir() == dir);
+        let (mine, rest) = std::mem::take(&mut state.name_changes)
+            .into_iter()
+            .partition(|change| change.dir() == dir);
         state.name_changes = rest;
         let mine: Vec<NameChange> = mine;
         for change in &mine {
@@ -284,7 +286,10 @@ impl Disk for MemDisk {
     }
 
     fn space(&self, _dir: &Path) -> io::Result<Space> {
-        Ok(Space { free_bytes: 1 << 40, total_bytes: 1 << 41 })
+        Ok(Space {
+            free_bytes: 1 << 40,
+            total_bytes: 1 << 41,
+        })
     }
 }
 

@@ -48,7 +48,9 @@ pub struct SeededEntropy {
 impl SeededEntropy {
     /// The same seed gives the same bytes.
     pub fn new(seed: u64) -> Self {
-        Self { state: AtomicU64::new(seed) }
+        Self {
+            state: AtomicU64::new(seed),
+        }
     }
 
     /// One step of splitmix64 (Steele, Lea, Flood: "Fast Splittable Pseudorandom Number Generators", 2014).
