@@ -6,12 +6,16 @@
 //! **Invariant:** no sockets and no storage layout here. The engine proposes attempts to a [`Courier`] and tells the store
 //! how they ended.
 
+mod attempt;
 mod courier;
 mod horizon;
 mod lane;
+mod log;
 mod plan;
+mod run;
 
 pub use courier::{Courier, Job, Report};
 pub use horizon::Horizon;
 pub use lane::{Lane, Load, Readiness, Release};
 pub use plan::{Order, Plan};
+pub use run::{Drained, Engine, EngineError, Stop};

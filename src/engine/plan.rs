@@ -113,6 +113,11 @@ impl Plan {
         self.in_flight
     }
 
+    /// Deliveries that are leased: their attempt is in flight, or its settle under way.
+    pub const fn leases(&self) -> usize {
+        self.leases
+    }
+
     /// Takes an endpoint's standing.
     pub fn set_enabled(&mut self, endpoint: EndpointId, enabled: bool, now_ms: u64) {
         self.with(endpoint, now_ms, |lane| lane.set_enabled(enabled));
