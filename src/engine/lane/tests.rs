@@ -133,6 +133,118 @@ fn a_refused_load_is_asked_for_again_later() {
     assert!(lane.load(LOAD_RETRY_MS).is_some());
 }
 
+/// A lane in which event 1 is leased while the horizon lies below it, so that a load will find it again.
+fn leased_beyond_the_horizon() -> (Lane, Due) {
+    let mut lane = complete(4, 8);
+    let due = fresh(1, 10);
+    lane.hint(due);
+    assert_eq!(lane.start(10), Some(due));
+    lane.left_out(fresh(0, 10).key());
+    (lane, due)
+}
+
+fn retried(due: Due, due_ms: u64) -> Due {
+    let Pending { attempts, failures, .. } = due.pending;
+    Due { event: due.event, pending: Pending { due_ms, attempts: attempts + 1, failures: failures + 1 } }
+}
+
+#[test]
+fn a_stale_settle_makes_it_ask_the_store_from_the_start() {
+    let mut lane = complete(4, 8);
+    lane.hint(fresh(1, 0));
+    lane.hint(fresh(2, 0));
+    let due = lane.start(0).unwrap();
+    lane.release(due.event, Release::Stale);
+    assert_eq!(lane.start(0), None);
+    assert_eq!(lane.load(0).map(|load| load.after), Some(None));
+    lane.loaded(&[fresh(1, 5), fresh(2, 0)]);
+    assert_eq!([lane.start(0), lane.start(5)], [Some(fresh(2, 0)), Some(fresh(1, 5))]);
+}
+
+#[test]
+fn a_load_read_before_a_settle_brings_nothing_back() {
+    let (mut lane, due) = leased_beyond_the_horizon();
+    assert!(lane.load(10).is_some());
+    lane.release(due.event, Release::Settled);
+    lane.loaded(&[due]);
+    assert_eq!(lane.readiness(10), Readiness::Never);
+}
+
+#[test]
+fn a_load_read_before_a_settle_does_not_undo_news_of_a_retry() {
+    let (mut lane, due) = leased_beyond_the_horizon();
+    assert!(lane.load(10).is_some());
+    lane.hint(retried(due, 20));
+    lane.loaded(&[due]);
+    lane.release(due.event, Release::Settled);
+    assert_eq!(lane.start(20), Some(retried(due, 20)));
+}
+
+#[test]
+fn a_load_tells_of_a_retry_that_the_mailbox_had_no_room_for() {
+    // The load is answered before the settle,
+    let (mut lane, due) = leased_beyond_the_horizon();
+    assert!(lane.load(10).is_some());
+    lane.loaded(&[retried(due, 20)]);
+    lane.release(due.event, Release::Settled);
+    assert_eq!(lane.start(20), Some(retried(due, 20)));
+
+    // or after it: then it can't be told from an older state, and the next load decides.
+    let (mut lane, due) = leased_beyond_the_horizon();
+    assert!(lane.load(10).is_some());
+    lane.release(due.event, Release::Settled);
+    lane.loaded(&[retried(due, 20)]);
+    assert_eq!(lane.start(20), None);
+    assert!(lane.load(20).is_some());
+    lane.loaded(&[retried(due, 20)]);
+    assert_eq!(lane.start(20), Some(retried(due, 20)));
+}
+
+#[test]
+fn news_older_than_a_load_does_not_outrank_it() {
+    let (mut lane, due) = leased_beyond_the_horizon();
+    lane.hint(retried(due, 90));
+    // A replay makes it due earlier; the mailbox has no room to tell.
+    let replayed = Due { event: due.event, pending: Pending { due_ms: 20, attempts: 1, failures: 0 } };
+    lane.left_out(replayed.key());
+    assert!(lane.load(10).is_some());
+    lane.release(due.event, Release::Settled);
+    lane.loaded(&[replayed]);
+    assert_eq!(lane.start(20), Some(replayed));
+    assert_eq!(lane.readiness(20), Readiness::Never);
+}
+
+#[test]
+fn a_load_that_no_longer_joins_the_window_is_thrown_away() {
+    let lane_of = |events: std::ops::Range<u128>, window_max| {
+        let mut lane = Lane::new(4, window_max);
+        let limit = lane.load(0).unwrap().limit;
+        lane.loaded(&events.clone().take(limit).map(|n| fresh(n, 100 + n as u64)).collect::<Vec<_>>());
+        while let Some(due) = lane.start(1_000) {
+            lane.release(due.event, Release::Settled);
+        }
+        assert!(lane.load(1_000).unwrap().after.is_some());
+        lane
+    };
+    // Switched off and on while the load ran: what came meanwhile may lie before it.
+    let mut lane = lane_of(0..4, 4);
+    lane.set_enabled(false);
+    lane.set_enabled(true);
+    lane.loaded(&[]);
+    assert_eq!(lane.load(1_000).map(|load| load.after), Some(None));
+
+    // More replays than fit while the load ran: the last was evicted and lies before it.
+    let mut lane = lane_of(0..4, 4);
+    (10..15).for_each(|n| lane.hint(fresh(n, 50)));
+    lane.loaded(&[]);
+    for n in 10..14 {
+        assert_eq!(lane.start(1_000), Some(fresh(n, 50)));
+        lane.release(event(n), Release::Settled);
+    }
+    let load = lane.load(1_000).unwrap();
+    assert!(Horizon::Upto(load.after.unwrap()) < Horizon::Upto(fresh(14, 50).key()));
+}
+
 /// What happens to a lane, from outside.
 #[derive(Debug, Clone)]
 enum Op {
