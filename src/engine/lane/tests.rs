@@ -245,6 +245,47 @@ fn a_load_that_no_longer_joins_the_window_is_thrown_away() {
     assert!(Horizon::Upto(load.after.unwrap()) < Horizon::Upto(fresh(14, 50).key()));
 }
 
+#[test]
+fn news_that_a_disabled_lane_did_not_keep_is_asked_for() {
+    let mut lane = Lane::new(4, 8);
+    assert!(lane.load(0).is_some());
+    lane.set_enabled(false);
+    lane.hint(fresh(1, 0));
+    lane.set_enabled(true);
+    // The store was read before event 1 came.
+    lane.loaded(&[]);
+    assert_eq!(lane.load(0).map(|load| load.after), Some(None));
+}
+
+#[test]
+fn more_news_during_a_load_than_is_kept_is_asked_for() {
+    // A lane of four keeps sixteen changes beside a load.
+    let busy_lane = || {
+        let mut lane = Lane::new(4, 4);
+        lane.load(0).unwrap();
+        lane.loaded(&(0..4).map(|n| fresh(n, 10)).collect::<Vec<_>>());
+        (0..4).for_each(|_| drop(lane.start(10)));
+        assert_eq!(lane.load(10).map(|load| load.after), Some(Some(fresh(3, 10).key())));
+        (100..116).for_each(|n| lane.hint(fresh(n, 20)));
+        lane
+    };
+    // One more beyond the horizon: the load's answer counts up to there.
+    let mut lane = busy_lane();
+    lane.hint(fresh(50, 15));
+    lane.loaded(&[]);
+    assert_eq!(
+        lane.load(20).map(|load| load.after.map(Horizon::Upto)),
+        Some(Some(Horizon::below(fresh(50, 15).key())))
+    );
+
+    // One more within it: the answer may hold that delivery as it was before, so none of it counts.
+    let mut lane = busy_lane();
+    lane.hint(fresh(60, 5));
+    lane.loaded(&[fresh(60, 15)]);
+    (0..4).for_each(|n| assert!(lane.release(event(n), Release::Settled)));
+    assert_eq!([lane.start(20), lane.start(20)], [Some(fresh(60, 5)), None]);
+}
+
 /// What happens to a lane, from outside.
 #[derive(Debug, Clone)]
 enum Op {

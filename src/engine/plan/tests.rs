@@ -94,6 +94,25 @@ fn equals_take_turns() {
 }
 
 #[test]
+fn attempts_do_not_run_ahead_of_a_store_that_stalls() {
+    let endpoints: Vec<_> = (0..8).map(|n| (n, 64)).collect();
+    let mut plan = loaded_plan(&endpoints, 4);
+    (0..8).for_each(|n| tell(&mut plan, n, (0..20).map(|i| due(n * 100 + i, 0)).collect(), 0));
+    let mut leased = Vec::new();
+    loop {
+        let started = start_all(&mut plan, 0);
+        if started.is_empty() {
+            break;
+        }
+        started.iter().for_each(|delivery| plan.ended(*delivery, 0));
+        leased.extend(started);
+    }
+    assert_eq!((leased.len(), plan.leases()), (4 * LEASES_PER_PLACE, 4 * LEASES_PER_PLACE));
+    plan.released(leased[0], Release::Settled, 0);
+    assert_eq!(start_all(&mut plan, 0).len(), 1);
+}
+
+#[test]
 fn it_wakes_for_the_first_that_is_due() {
     let mut plan = loaded_plan(&[(1, 8), (2, 8)], 8);
     assert_eq!(plan.next_wake(), None);
