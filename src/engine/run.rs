@@ -91,6 +91,17 @@ impl<S: Store, C: Courier> Engine<S, C> {
     /// # Errors
     /// [`EngineError`] when the store fails. The process must stop then.
     pub async fn run(mut self, mut stop: watch::Receiver<Stop>) -> Result<Drained, EngineError> {
+        let ended = match self.work(&mut stop).await {
+            Ok(()) => self.drain(&mut stop).await,
+            Err(error) => Err(error),
+        };
+        // Waits until the tasks are gone, so that nothing holds the store any longer.
+        self.tasks.shutdown().await;
+        Ok(ended?)
+    }
+
+    /// Delivers until it is told to stop.
+    async fn work(&mut self, stop: &mut watch::Receiver<Stop>) -> Result<(), StoreError> {
         let hints = self.desk.store.hints();
         let mut received = Vec::new();
         self.take_standings();
@@ -106,7 +117,7 @@ impl<S: Store, C: Courier> Engine<S, C> {
             }
         }
         self.apply(&mut received)?;
-        self.drain(stop).await
+        Ok(())
     }
 
     /// Takes in all that the store has told since the last time.
@@ -183,7 +194,7 @@ impl<S: Store, C: Courier> Engine<S, C> {
     }
 
     /// Waits for what is in flight, within the limit, and gives up the rest.
-    async fn drain(mut self, mut stop: watch::Receiver<Stop>) -> Result<Drained, EngineError> {
+    async fn drain(&mut self, stop: &mut watch::Receiver<Stop>) -> Result<Drained, StoreError> {
         let leases = self.plan.leases();
         let mut finished = 0;
         let mut received = Vec::new();
@@ -193,11 +204,9 @@ impl<S: Store, C: Courier> Engine<S, C> {
             tokio::select! {
                 _ = self.messages.recv_many(&mut received, MESSAGES_MAX) => finished += self.apply(&mut received)?,
                 () = &mut deadline => break,
-                () = told_now(&mut stop) => break,
+                () = told_now(stop) => break,
             }
         }
-        // Waits until the tasks are gone, so that nothing holds the store any longer.
-        self.tasks.shutdown().await;
         Ok(Drained { finished, abandoned: leases - finished })
     }
 }

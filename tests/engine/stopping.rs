@@ -79,6 +79,7 @@ async fn a_store_that_fails_ends_the_engine() {
     world.store.fail_with(Some(StoreError::Failed("fdatasync: input/output error".into())));
     let error = running.end().await.unwrap_err();
     assert!(matches!(error, EngineError::Store(StoreError::Failed(_))));
+    assert_eq!(Arc::strong_count(&world.store), 1, "nothing holds the store any longer");
     assert_eq!(error.to_string(), "deliveries stopped: storage failed: fdatasync: input/output error");
 }
 

@@ -264,7 +264,7 @@ fn more_news_during_a_load_than_is_kept_is_asked_for() {
         let mut lane = Lane::new(4, 4);
         lane.load(0).unwrap();
         lane.loaded(&(0..4).map(|n| fresh(n, 10)).collect::<Vec<_>>());
-        (0..4).for_each(|_| drop(lane.start(10)));
+        (0..4).for_each(|n| assert_eq!(lane.start(10), Some(fresh(n, 10))));
         assert_eq!(lane.load(10).map(|load| load.after), Some(Some(fresh(3, 10).key())));
         (100..116).for_each(|n| lane.hint(fresh(n, 20)));
         lane
