@@ -138,6 +138,7 @@ impl<D: Disk> Reader<D> {
             reader: self.clone(),
             position,
             skip_to,
+            failed: false,
         }
     }
 
@@ -271,13 +272,14 @@ enum Lookup {
 
 /// Frames in order. `None` means caught up with the writer: ask again after its next sync.
 ///
-/// After an error the next call tries the same frame again.
+/// After an error it ends, so that no loop spins on a damaged frame; begin again at [`Frames::position`] to retry.
 pub struct Frames<D: Disk> {
     reader: Reader<D>,
     /// Segment and offset of the next frame; `None` before the first call.
     position: Option<(u64, u64)>,
     /// Frames before this sequence are passed over.
     skip_to: u64,
+    failed: bool,
 }
 
 impl<D: Disk> Frames<D> {
@@ -348,6 +350,11 @@ impl<D: Disk> Iterator for Frames<D> {
     type Item = Result<Frame, ReadError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.try_next().transpose()
+        if self.failed {
+            return None;
+        }
+        let next = self.try_next();
+        self.failed = next.is_err();
+        next.transpose()
     }
 }

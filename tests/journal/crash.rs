@@ -96,6 +96,10 @@ fn check(disk: &Arc<MemDisk>, incarnation: u64, told: &Told, what: &str) {
         found.iter().eq(expected[..found.len()].iter().copied()),
         "{what}"
     );
+    let reader = journal.reader();
+    for record in found.iter().flat_map(|batch| &batch.records) {
+        assert_eq!(reader.find(record.key).unwrap().len(), 1, "{what}");
+    }
     // And it takes batches again.
     put(&mut journal, &batch(9_999, 100));
 }
