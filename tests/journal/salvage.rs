@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use postrider::env::{Disk, MemDisk};
-use postrider::journal::{BodyState, OpenError, SalvageReport, salvage, verify};
+use postrider::env::{Disk, MemDisk, RealDisk};
+use postrider::journal::{BodyState, Journal, OpenError, SalvageReport, salvage, verify};
 
 use crate::model::*;
 
 /// Three sealed segments of three frames each, and an active one.
-fn journal() -> (Arc<MemDisk>, Vec<Batch>) {
+fn small_journal() -> (Arc<MemDisk>, Vec<Batch>) {
     let disk = Arc::new(MemDisk::new());
     for incarnation in 1..=4 {
         let mut journal = open(&disk, incarnation);
@@ -33,7 +33,7 @@ fn saved(disk: &Arc<MemDisk>) -> Vec<Batch> {
 
 #[test]
 fn a_whole_journal_stays_as_it_was() {
-    let (disk, written) = journal();
+    let (disk, written) = small_journal();
     let report = run(&disk);
     assert_eq!(
         (report.frames, report.lost.len(), report.lost_records.len()),
@@ -51,7 +51,7 @@ fn a_whole_journal_stays_as_it_was() {
 
 #[test]
 fn a_damaged_frame_is_listed_with_its_place_and_its_records() {
-    let (disk, written) = journal();
+    let (disk, written) = small_journal();
     // The second frame of the second segment is number 4: opening copied number 3 to its start.
     flip(&*disk, &segment_name(2), 4096 + 256 + 20, 1);
     let report = run(&disk);
@@ -84,7 +84,7 @@ fn a_damaged_frame_is_listed_with_its_place_and_its_records() {
 
 #[test]
 fn a_damaged_body_costs_its_record_alone() {
-    let (disk, written) = journal();
+    let (disk, written) = small_journal();
     let content = disk.read_file(&dir().join(segment_name(1))).unwrap();
     let body = content
         .windows(7)
@@ -103,7 +103,7 @@ fn a_damaged_body_costs_its_record_alone() {
 
 #[test]
 fn a_missing_segment_and_a_lost_header_cost_what_was_in_them() {
-    let (disk, written) = journal();
+    let (disk, written) = small_journal();
     disk.unlink(&dir().join(segment_name(2))).unwrap();
     patch(&*disk, &segment_name(3), 0, |header| header.fill(9), 4096);
     let report = run(&disk);
@@ -120,7 +120,7 @@ fn a_missing_segment_and_a_lost_header_cost_what_was_in_them() {
 
 #[test]
 fn an_erased_body_stays_an_erased_one() {
-    let (disk, _) = journal();
+    let (disk, _) = small_journal();
     let mut journal = open(&disk, 6);
     journal.erase(432, &|_| true).unwrap();
     journal.erase(111, &|_| true).unwrap();
@@ -140,7 +140,7 @@ fn an_erased_body_stays_an_erased_one() {
 
 #[test]
 fn a_salvage_interrupted_at_any_operation_loses_nothing_and_can_be_run_again() {
-    let (state, _) = journal();
+    let (state, _) = small_journal();
     flip(&*state, &segment_name(2), 4096 + 256 + 20, 1);
     let whole = Arc::new(state.fork());
     let before = whole.operations();
@@ -174,4 +174,27 @@ fn a_salvage_interrupted_at_any_operation_loses_nothing_and_can_be_run_again() {
         }
     }
     assert!(between > 0);
+}
+
+#[test]
+fn the_real_disk_can_do_all_of_it() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("journal");
+    let disk = Arc::new(RealDisk);
+    let (mut journal, _) = Journal::open(Arc::clone(&disk), &path, OPTIONS, 1, 1).unwrap();
+    for number in 1..=30 {
+        put(&mut journal, &batch(number, 8 << 10));
+        run_jobs(&mut journal);
+    }
+    journal.drop_oldest().unwrap();
+    assert_eq!(journal.erase(152, &|_| true).unwrap().bodies, 1);
+    let before = batches(&journal);
+    drop(journal);
+    let report = salvage(&disk, &path, OPTIONS, 2, 1).unwrap();
+    assert_eq!(report.frames, before.len() as u64);
+    assert!(report.damaged_dir.unwrap().is_dir());
+    let (journal, _) = Journal::open(disk, &path, OPTIONS, 3, 1).unwrap();
+    let mut after = batches(&journal);
+    assert_eq!(after.pop().unwrap().records, []);
+    assert_eq!(after, before);
 }
