@@ -159,7 +159,7 @@ fn rotation_seals_segments_and_keys_are_found_in_all_of_them() {
         let written = batches(&journal);
         drop(journal);
         let (journal, recovery) = try_open(&disk, 2).unwrap();
-        assert_eq!(recovery.sealed.is_empty(), false);
+        assert!(!recovery.sealed.is_empty());
         check(&journal);
         assert_eq!(batches(&journal), written);
     }
