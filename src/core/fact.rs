@@ -24,6 +24,8 @@ pub enum Fact {
         meta: EventMeta,
         /// The keys it claims.
         dedup: Vec<DedupKey>,
+        /// Unix milliseconds (engine time) until which they hold.
+        dedup_expires_ms: u64,
         /// Fingerprint of the body, to tell a repetition from a conflict.
         fingerprint: u64,
     },
@@ -72,15 +74,15 @@ pub enum Fact {
         meta: EventMeta,
         /// Its pending deliveries.
         pending: Vec<(EndpointId, Pending)>,
-        /// Its content has been erased.
-        erased: bool,
     },
     /// Everything in a segment is past retention or carried; the segment may go.
     Dropped {
         /// Its number.
         segment: u64,
-        /// The lowest event id that is still there without having been carried.
+        /// The lowest event id that was neither dropped nor carried.
         first_kept: EventId,
+        /// Events that had been carried into this segment and go with it.
+        forgotten: Vec<EventId>,
     },
 }
 

@@ -4,6 +4,7 @@
 //! chance are passed in, so every rule can be tested, replayed and simulated.
 
 pub mod attempt;
+pub mod cidr;
 pub mod delivery;
 pub mod endpoint;
 pub mod event;
@@ -15,3 +16,5 @@ pub mod pattern;
 pub mod retry;
 pub mod secret;
 pub mod signature;
+pub mod time;
+pub mod url;

@@ -13,6 +13,11 @@ pub trait Clock: Send + Sync + 'static {
 
     /// Milliseconds since an arbitrary start. Never goes backwards.
     fn mono_ms(&self) -> u64;
+
+    /// Microseconds since the same start, as finely as the clock can tell.
+    fn mono_us(&self) -> u64 {
+        self.mono_ms().saturating_mul(1_000)
+    }
 }
 
 /// The machine's clocks.
@@ -23,14 +28,9 @@ pub struct RealClock {
 
 impl RealClock {
     /// A clock whose monotonic time starts at zero now.
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "the one place that reads the machine's clock"
-    )]
+    #[allow(clippy::disallowed_methods, reason = "the one place that reads the machine's clock")]
     pub fn new() -> Self {
-        Self {
-            origin: Instant::now(),
-        }
+        Self { origin: Instant::now() }
     }
 }
 
@@ -41,24 +41,21 @@ impl Default for RealClock {
 }
 
 impl Clock for RealClock {
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "the one place that reads the machine's clock"
-    )]
+    #[allow(clippy::disallowed_methods, reason = "the one place that reads the machine's clock")]
     fn wall_ms(&self) -> u64 {
         // A clock set before 1970 reads as 1970: the engine then continues from the journal's last time.
-        let since = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     }
 
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "the one place that reads the machine's clock"
-    )]
+    #[allow(clippy::disallowed_methods, reason = "the one place that reads the machine's clock")]
     fn mono_ms(&self) -> u64 {
         u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "the one place that reads the machine's clock")]
+    fn mono_us(&self) -> u64 {
+        u64::try_from(self.origin.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 }
 
@@ -72,10 +69,7 @@ pub struct ManualClock {
 impl ManualClock {
     /// A clock that shows this wall time; its monotonic time starts at zero.
     pub fn at(wall_ms: u64) -> Self {
-        Self {
-            wall_ms: AtomicU64::new(wall_ms),
-            mono_ms: AtomicU64::new(0),
-        }
+        Self { wall_ms: AtomicU64::new(wall_ms), mono_ms: AtomicU64::new(0) }
     }
 
     /// Lets both times pass, as they do in ordinary life.

@@ -136,11 +136,7 @@ impl Disk for RealDisk {
     type File = File;
 
     fn create_new(&self, path: &Path) -> io::Result<File> {
-        OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(path)
+        OpenOptions::new().read(true).write(true).create_new(true).open(path)
     }
 
     fn open(&self, path: &Path, write: bool) -> io::Result<File> {

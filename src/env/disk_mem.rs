@@ -38,7 +38,7 @@ pub struct MemFile {
     inode: usize,
 }
 
-#[derive(Default)]
+#[derive(Default, Clone)]
 struct State {
     names: BTreeMap<PathBuf, usize>,
     durable_names: BTreeMap<PathBuf, usize>,
@@ -55,13 +55,14 @@ enum NameChange {
     Unlink(PathBuf),
 }
 
-#[derive(Default)]
+#[derive(Default, Clone)]
 struct Inode {
     content: Vec<u8>,
     durable: Vec<u8>,
     unsynced: Vec<Change>,
 }
 
+#[derive(Clone)]
 enum Change {
     Write(u64, Vec<u8>),
     Length(u64),
@@ -71,6 +72,11 @@ impl MemDisk {
     /// An empty disk.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An independent copy of everything, durable or not.
+    pub fn fork(&self) -> Self {
+        Self { state: Arc::new(Mutex::new(self.lock().clone())) }
     }
 
     /// How many changing operations (writes, syncs, names) were tried so far.
@@ -274,9 +280,7 @@ impl Disk for MemDisk {
         let mut state = self.lock();
         state.operate()?;
         let state = &mut *state;
-        let (mine, rest) = std::mem::take(&mut state.name_changes)
-            .into_iter()
-            .partition(|change| change.dir() == dir);
+        let (mine, rest) = std::mem::take(&mut state.name_changes).into_iter().partition(|change| change.dir() == dir);
         state.name_changes = rest;
         let mine: Vec<NameChange> = mine;
         for change in &mine {
@@ -286,10 +290,7 @@ impl Disk for MemDisk {
     }
 
     fn space(&self, _dir: &Path) -> io::Result<Space> {
-        Ok(Space {
-            free_bytes: 1 << 40,
-            total_bytes: 1 << 41,
-        })
+        Ok(Space { free_bytes: 1 << 40, total_bytes: 1 << 41 })
     }
 }
 

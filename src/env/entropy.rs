@@ -33,6 +33,7 @@ pub struct RealEntropy;
 impl Entropy for RealEntropy {
     /// # Panics
     /// When the system has no random source: no secret made after that could be trusted.
+    #[allow(clippy::disallowed_methods, reason = "the one place that asks the machine for randomness")]
     fn fill(&self, buffer: &mut [u8]) {
         getrandom::getrandom(buffer)
             .expect("the operating system must provide randomness; without it no secret is safe");
@@ -48,9 +49,7 @@ pub struct SeededEntropy {
 impl SeededEntropy {
     /// The same seed gives the same bytes.
     pub fn new(seed: u64) -> Self {
-        Self {
-            state: AtomicU64::new(seed),
-        }
+        Self { state: AtomicU64::new(seed) }
     }
 
     /// One step of splitmix64 (Steele, Lea, Flood: "Fast Splittable Pseudorandom Number Generators", 2014).

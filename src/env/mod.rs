@@ -11,6 +11,7 @@ mod disk_mem;
 mod entropy;
 
 pub use clock::{Clock, ManualClock, RealClock};
+pub(crate) use disk::parent;
 pub use disk::{Disk, DiskFile, RealDisk, Space};
 pub use disk_mem::{MemDisk, MemFile, Piece};
 pub use entropy::{Entropy, RealEntropy, SeededEntropy};

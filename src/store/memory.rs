@@ -230,3 +230,84 @@ fn within(at_ms: u64, since_ms: Option<u64>, until_ms: Option<u64>) -> bool {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::core::headers::Headers;
+    use crate::core::id::AppId;
+
+    fn store() -> MemoryStore {
+        MemoryStore::new(|| 1_000, StoreLimits::default())
+    }
+
+    fn event() -> NewEvent {
+        NewEvent {
+            app: AppId::MIN,
+            source: None,
+            event_type: None,
+            external_id: None,
+            headers: Headers::new(),
+            body: Bytes::new(),
+            dedup: Vec::new(),
+            fingerprint: 0,
+            endpoints: vec![EndpointId::MIN],
+        }
+    }
+
+    #[tokio::test]
+    async fn ids_stay_in_commit_order_though_the_clock_steps_back() {
+        let times = Mutex::new(vec![0, 3, 9, 5, 5]);
+        let now = move || lock(&times).pop().expect("one time for each call");
+        let store = MemoryStore::new(now, StoreLimits::default());
+        let mut ids = Vec::new();
+        for accepted_ms in [5, 5, 9, 3, 0] {
+            let Accepted::New { event } = store.accept(event()).await.unwrap() else { panic!("it has no keys") };
+            assert_eq!(event.meta.accepted_ms, accepted_ms);
+            ids.push(event.meta.id);
+        }
+        assert!(ids.is_sorted_by(|a, b| a < b), "{ids:?}");
+        assert_eq!(ids[4].ms(), 9);
+    }
+
+    #[tokio::test]
+    async fn it_refuses_on_demand() {
+        let store = store();
+        store.refuse_with(Some(Refusal::QueueFull));
+        assert_eq!(store.intake(), Err(Refusal::QueueFull));
+        assert!(matches!(store.accept(event()).await, Err(StoreError::Refused(Refusal::QueueFull))));
+        store.refuse_with(None);
+        assert!(store.accept(event()).await.is_ok());
+        assert_eq!(store.stats().pending, 1);
+    }
+
+    #[tokio::test]
+    async fn it_fails_on_demand() {
+        let store = store();
+        store.fail_with(Some(StoreError::Failed("the disk is on fire".into())));
+        assert!(matches!(store.accept(event()).await, Err(StoreError::Failed(_))));
+        assert!(matches!(store.pending(EndpointId::MIN, None, 1).await, Err(StoreError::Failed(_))));
+        store.fail_with(None);
+        assert!(store.accept(event()).await.is_ok());
+        assert_eq!(store.stats().pending, 1);
+    }
+
+    #[test]
+    fn a_stalled_accept_waits_and_has_stored_nothing() {
+        let store = store();
+        store.stall(true);
+        let mut accept = pin!(store.accept(event()));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(accept.as_mut().poll(&mut context).is_pending());
+        assert_eq!(store.stats().pending, 0);
+        store.stall(false);
+        assert!(matches!(accept.as_mut().poll(&mut context), Poll::Ready(Ok(Accepted::New { .. }))));
+        assert_eq!(store.stats().pending, 1);
+    }
+}

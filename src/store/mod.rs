@@ -9,6 +9,7 @@
 //! - One event per dedup key while the key's window is open; keys are claimed with the event or not at all.
 //! - A claim writes nothing: leases live in the engine's memory, and after a crash the pending deliveries are simply due.
 
+pub mod embedded;
 mod hints;
 pub mod memory;
 mod types;

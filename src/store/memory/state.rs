@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use crate::core::attempt::Attempt;
 use crate::core::delivery::{Dead, DeadReason, DeliveryId, DeliveryState, Next, Pending};
-use crate::core::event::{DedupKey, Event, EventMeta, NewEvent, body_fingerprint};
+use crate::core::event::{DedupKey, Event, EventMeta, NewEvent};
 use crate::core::fact::{DedupEntry, EndpointNote, Standing};
 use crate::core::id::{EndpointId, EventId};
 use crate::core::limits::StoreLimits;
@@ -61,7 +61,7 @@ impl State {
         if bytes > limits.batch_bytes_max {
             return Err(StoreError::TooLarge { bytes, max: limits.batch_bytes_max });
         }
-        let fingerprint = body_fingerprint(&new.body);
+        let fingerprint = new.fingerprint;
         // A key whose window has ended is as good as absent; nothing needs to sweep it away.
         let taken = |key: &DedupKey| self.dedup.get(key).filter(|e| now_ms < e.expires_ms).map(|e| (*e, key.scope));
         if let Some((entry, scope)) = new.dedup.iter().find_map(taken) {
@@ -175,25 +175,29 @@ impl State {
         true
     }
 
-    /// Sets an endpoint's standing if it is another one.
+    /// Sets an endpoint's standing if it is another one. A removed endpoint keeps nothing pending, not even what came since.
     pub(super) fn set_standing(&mut self, id: EndpointId, app: &str, name: &str, standing: Standing, now_ms: u64) {
         let before = self.notes.get(&id);
-        if before.is_some_and(|note| same_kind(&note.standing, &standing)) {
-            return;
+        if !before.is_some_and(|note| same_kind(&note.standing, &standing)) {
+            let version = before.map_or(0, |note| note.version) + 1;
+            let note = EndpointNote { id, app: app.to_owned(), name: name.to_owned(), version, standing };
+            self.notes.insert(id, note);
+            self.records += 1;
+            self.news.standings.push(id);
         }
-        let version = before.map_or(0, |note| note.version) + 1;
-        let note = EndpointNote { id, app: app.to_owned(), name: name.to_owned(), version, standing };
-        self.notes.insert(id, note);
-        self.records += 1;
         if matches!(standing, Standing::Removed { .. }) {
-            let from = DueKey { due_ms: 0, event: EventId::MIN };
-            let to = DueKey { due_ms: u64::MAX, event: EventId::MAX };
-            let lost: Vec<_> = self.due.range((id, from)..=(id, to)).map(|((_, key), _)| key.event).collect();
-            for event in lost {
-                self.bury(DeliveryId { endpoint: id, event }, DeadReason::EndpointRemoved, now_ms);
-            }
+            self.bury_all(id, now_ms);
         }
-        self.news.standings.push(id);
+    }
+
+    fn bury_all(&mut self, endpoint: EndpointId, at_ms: u64) {
+        let from = DueKey { due_ms: 0, event: EventId::MIN };
+        let to = DueKey { due_ms: u64::MAX, event: EventId::MAX };
+        let range = self.due.range((endpoint, from)..=(endpoint, to));
+        let events: Vec<_> = range.map(|((_, key), _)| key.event).collect();
+        for event in events {
+            self.bury(DeliveryId { endpoint, event }, DeadReason::EndpointRemoved, at_ms);
+        }
     }
 
     /// A pending delivery becomes a dead letter without an attempt; any other stays what it is.
@@ -258,7 +262,7 @@ impl State {
 }
 
 fn stored(id: EventId, new: NewEvent, accepted_ms: u64) -> Event {
-    let NewEvent { app, source, event_type, external_id, headers, body, dedup: _, endpoints } = new;
+    let NewEvent { app, source, event_type, external_id, headers, body, dedup: _, endpoints, fingerprint: _ } = new;
     let meta = EventMeta { id, app, source, event_type, external_id, accepted_ms, headers, endpoints };
     Event { meta, body, erased: false }
 }

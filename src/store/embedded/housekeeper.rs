@@ -1,0 +1,178 @@
+//! The housekeeper thread: what must be done and nobody waits for. It prepares and seals journal segments, writes
+//! checkpoints, decides which segment may go, sweeps out expired dedup keys, and watches the disk and the wall clock.
+
+use std::ops::{Bound, ControlFlow};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use tokio::sync::oneshot;
+
+use super::checkpoint::Checkpoint;
+use super::queue::{Command, Queue};
+use super::retention::{Oldest, bytes_max};
+use super::shared::{Shared, chain};
+use crate::core::event::DedupKey;
+use crate::env::Disk;
+use crate::index::{Layered, dedup};
+use crate::journal::Job;
+use crate::store::StoreError;
+
+/// How often it looks around without being called.
+const ROUND: Duration = Duration::from_secs(10);
+
+/// Dedup keys looked at in one round.
+const SWEEP_KEYS: usize = 50_000;
+
+/// Milliseconds that the wall clock may wander before it is worth a word.
+const STEP_MS: u64 = 2_000;
+
+/// Something to do.
+pub(super) enum Chore<D: Disk> {
+    /// A job of the journal.
+    Job(Job<D>),
+    /// Look around now.
+    Look,
+    /// Nothing comes after this.
+    Stop,
+}
+
+/// The housekeeper's loop.
+pub(super) struct Housekeeper<D: Disk> {
+    pub(super) shared: Arc<Shared<D>>,
+    pub(super) disk: Arc<D>,
+    pub(super) journal_dir: PathBuf,
+    pub(super) queue: Queue<D>,
+    pub(super) chores: Receiver<Chore<D>>,
+    pub(super) sweep_from: Option<DedupKey>,
+    pub(super) wall_ahead_ms: i64,
+}
+
+impl<D: Disk> Housekeeper<D> {
+    /// Runs until it is told to stop or the storage fails.
+    pub(super) fn run(mut self) {
+        loop {
+            match self.chores.recv_timeout(ROUND) {
+                Ok(Chore::Job(job)) => {
+                    let sealing = matches!(job, Job::Seal(_));
+                    self.queue.send_waiting(Command::JobDone(job.run()));
+                    if sealing {
+                        self.checkpoint();
+                        self.make_room();
+                    }
+                }
+                Ok(Chore::Look) => self.look_around(),
+                Err(RecvTimeoutError::Timeout) => self.look_around(),
+                Ok(Chore::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if self.shared.failure().is_some() {
+                return;
+            }
+        }
+    }
+
+    fn look_around(&mut self) {
+        self.make_room();
+        self.sweep();
+        let ahead_ms = self.shared.time.wall_ahead_ms();
+        if ahead_ms.abs_diff(self.wall_ahead_ms) > STEP_MS {
+            let by_ms = ahead_ms - self.wall_ahead_ms;
+            tracing::warn!(by_ms, "the wall clock stepped; schedules go on by steady time");
+            self.wall_ahead_ms = ahead_ms;
+        }
+    }
+
+    /// Writes what must outlive the segments.
+    fn checkpoint(&self) {
+        let noted = {
+            let state = self.shared.state();
+            let sequence = state.folded().map_or(0, |applied| applied.sequence);
+            super::read::all_notes(&state).map(|notes| Checkpoint { sequence, notes })
+        };
+        match noted {
+            Ok(checkpoint) => {
+                if let Err(error) = checkpoint.write(&*self.disk, &self.journal_dir) {
+                    tracing::warn!(error = %error, "the checkpoint was not written and is tried again at the next seal");
+                }
+            }
+            Err(error) => drop(self.shared.fail(&error)),
+        }
+    }
+
+    /// Drops segments past retention and says whether intake has room.
+    fn make_room(&self) {
+        let mut stuck = false;
+        loop {
+            match self.shared.judge_oldest() {
+                (Some(oldest), Oldest::Drop) if self.is_checkpointed(oldest.last_sequence) => {
+                    match self.drop_oldest(&oldest) {
+                        Ok(true) => {}
+                        // The plan was out of date: a replay came between. The next round makes a new one.
+                        Ok(false) => break,
+                        Err(_) => return,
+                    }
+                }
+                (_, verdict) => {
+                    stuck = verdict == Oldest::Stuck;
+                    break;
+                }
+            }
+        }
+        let bytes = self.shared.counts.journal_bytes.load(std::sync::atomic::Ordering::Relaxed);
+        let journal_full = stuck && bytes > bytes_max(&self.shared.limits);
+        self.shared.set_full(journal_full, self.shared.disk_is_full(&self.disk, &self.journal_dir));
+    }
+
+    fn is_checkpointed(&self, sequence: u64) -> bool {
+        match Checkpoint::read(&*self.disk, &self.journal_dir) {
+            Ok(Some(checkpoint)) if checkpoint.sequence >= sequence => true,
+            Ok(_) => {
+                self.checkpoint();
+                matches!(Checkpoint::read(&*self.disk, &self.journal_dir), Ok(Some(c)) if c.sequence >= sequence)
+            }
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "the checkpoint can't be read and is written anew");
+                self.checkpoint();
+                false
+            }
+        }
+    }
+
+    fn drop_oldest(&self, oldest: &crate::journal::SegmentInfo) -> Result<bool, StoreError> {
+        let plan = Box::new(self.shared.plan_drop(oldest)?);
+        let (reply, answer) = oneshot::channel();
+        self.queue.send_waiting(Command::Drop { plan, reply });
+        // Without an answer the writer is gone.
+        let dropped = answer.blocking_recv().unwrap_or(Ok(false))?;
+        if dropped {
+            tracing::info!(segment = oldest.number, bytes = oldest.bytes, "dropped the oldest journal segment");
+        }
+        Ok(dropped)
+    }
+
+    /// Looks at some dedup keys and has the expired ones removed.
+    fn sweep(&mut self) {
+        let now_ms = self.shared.time.now_ms();
+        let from = self.sweep_from.map_or_else(|| vec![dedup::FAMILY], |key| dedup::key(&key));
+        let (mut expired, mut last, mut seen) = (Vec::new(), None, 0);
+        let to = [dedup::FAMILY + 1];
+        let scanned =
+            self.shared.state().scan(Bound::Excluded(&from), Bound::Excluded(&to), Layered::Up, |key, value| {
+                if let (Some(key), Some(entry)) = (dedup::parse_key(key), dedup::parse_value(value)) {
+                    last = Some(key);
+                    expired.extend((entry.expires_ms <= now_ms).then_some(key));
+                }
+                seen += 1;
+                if seen < SWEEP_KEYS { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            });
+        if let Err(error) = scanned {
+            self.shared.fail(&error);
+            return;
+        }
+        self.sweep_from = last.filter(|_| seen == SWEEP_KEYS);
+        if !expired.is_empty() {
+            self.queue.send_waiting(Command::Sweep { keys: expired });
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! The embedded form of the store: a journal that acknowledges, a key space in sled that is folded from it.
+//!
+//! ```text
+//!  callers ──permit──▶ queue ──▶ writer: decide ▶ append ▶ fdatasync ▶ fold ▶ answer
+//!                                   │                         │
+//!                                   │ jobs                    └─▶ table in memory ──▶ applier ──▶ sled
+//!                                   ▼
+//!                              housekeeper: segments, checkpoints, retention, expired keys, free space
+//! ```
+//!
+//! **Invariants**
+//! - One writer. Everybody else reads what it has synced and folded.
+//! - Nothing is answered, or visible, before it is durable.
+//! - A failure of the storage is final: the store stops, and a new start recovers what is durable.
+
+mod applier;
+mod checkpoint;
+mod commit;
+mod count;
+mod draft;
+mod housekeeper;
+mod lock;
+mod queue;
+mod read;
+mod recent;
+mod recovery;
+mod retention;
+mod shared;
+mod time;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use crossbeam_channel::Sender;
+use tokio::sync::oneshot;
+
+pub use lock::{LockError, StoreLock};
+pub use recovery::{OpenError, Opened, Progress};
+
+use self::applier::Applier;
+use self::commit::Committer;
+use self::housekeeper::{Chore, Housekeeper};
+use self::queue::{Command, Queue, event_bytes};
+use self::shared::Shared;
+use self::writer::Writer;
+use super::{
+    Accepted, Applied, AttemptRecord, DeadKey, DeadLetter, DeadQuery, Delivery, Due, DueKey, EventQuery, Hints, Page,
+    Redriven, Refusal, Settle, Stats, Store, StoreError,
+};
+use crate::core::delivery::DeliveryId;
+use crate::core::event::{Event, NewEvent};
+use crate::core::fact::{EndpointNote, Standing};
+use crate::core::id::{EndpointId, EventId};
+use crate::core::limits::StoreLimits;
+use crate::env::{Clock, Disk, Entropy, RealDisk};
+
+/// The store of one process.
+pub struct EmbeddedStore<D: Disk = RealDisk> {
+    shared: Arc<Shared<D>>,
+    queue: Queue<D>,
+    applier: Applier,
+    chores: Sender<Chore<D>>,
+    threads: Mutex<Option<Threads>>,
+    opened: Opened,
+}
+
+/// Threads in the order in which they are stopped. The lock goes last.
+struct Threads {
+    writer: JoinHandle<()>,
+    housekeeper: JoinHandle<()>,
+    applier: JoinHandle<()>,
+    _lock: StoreLock,
+}
+
+/// How a store is opened.
+pub struct Opening<'p> {
+    /// The data directory; made if it is missing.
+    pub data: PathBuf,
+    /// Its limits.
+    pub limits: StoreLimits,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub entropy: Arc<dyn Entropy>,
+    /// Build the key space anew even if nothing is wrong with it.
+    pub rebuild: bool,
+    /// Told of the progress of a rebuild.
+    pub progress: Progress<'p>,
+}
+
+impl EmbeddedStore<RealDisk> {
+    /// Opens the store on the machine's own disk.
+    pub fn open(opening: Opening<'_>) -> Result<Self, OpenError> {
+        Self::open_on(Arc::new(RealDisk), opening)
+    }
+}
+
+impl<D: Disk> EmbeddedStore<D> {
+    /// Opens the store with its journal on `disk`; the key space is sled's, which knows only the machine's own disk.
+    pub fn open_on(disk: Arc<D>, opening: Opening<'_>) -> Result<Self, OpenError> {
+        let Opening { data, limits, clock, entropy, rebuild, progress } = opening;
+        let parts = recovery::open(&disk, &data, &limits, clock, &*entropy, rebuild, progress)?;
+        let shared = Arc::new(Shared::new(parts.state, parts.journal.reader(), parts.time, limits.clone()));
+        let (queue, commands) = Queue::new(limits.queue_items_max, limits.queue_bytes_max);
+        let (applier, applying) = Applier::new();
+        let (chores, to_do) = crossbeam_channel::unbounded();
+        let committer = Committer::new(parts.journal, Arc::clone(&shared), entropy, parts.last_id);
+        let writer = Writer {
+            committer,
+            commands,
+            shared: Arc::clone(&shared),
+            applier: applier.clone(),
+            chores: chores.clone(),
+        };
+        let housekeeper = Housekeeper {
+            shared: Arc::clone(&shared),
+            disk,
+            journal_dir: recovery::journal_dir(&data),
+            queue: queue.clone(),
+            chores: to_do,
+            sweep_from: None,
+            wall_ahead_ms: shared.time.wall_ahead_ms(),
+        };
+        let applied = Arc::clone(&shared);
+        let threads = Threads {
+            writer: spawn("writer", &shared, &data, move || writer.run())?,
+            housekeeper: spawn("housekeeper", &shared, &data, move || housekeeper.run())?,
+            applier: spawn("applier", &shared, &data, move || applying.run(&applied))?,
+            _lock: parts.lock,
+        };
+        // Before the first event: room and clock are judged once.
+        let _ = chores.send(Chore::Look);
+        let threads = Mutex::new(Some(threads));
+        Ok(Self { shared, queue, applier, chores, threads, opened: parts.opened })
+    }
+
+    /// What opening found and did.
+    pub const fn opened(&self) -> &Opened {
+        &self.opened
+    }
+
+    /// Lets no more events in; deliveries and reads go on.
+    pub fn stop_intake(&self) {
+        self.shared.stop_intake();
+    }
+
+    /// Resolves with the reason when the storage has failed; then the process should end.
+    pub async fn failed(&self) -> Arc<str> {
+        let mut failure = self.shared.watch_failure();
+        let found = failure.wait_for(Option::is_some).await;
+        // The sender lives in `self`, so the channel cannot close while this waits.
+        found.ok().and_then(|reason| reason.clone()).unwrap_or_else(|| "the store is gone".into())
+    }
+
+    /// Writes what waits, applies it, and frees the store. Blocks; later calls of the store are refused.
+    pub fn close(&self) {
+        self.stop_intake();
+        self.queue.close();
+        let Some(threads) = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+        self.queue.send_waiting(Command::Stop);
+        // A panic in one of them has been told as a failure.
+        let _ = threads.writer.join();
+        let _ = self.chores.send(Chore::Stop);
+        let _ = threads.housekeeper.join();
+        self.applier.stop();
+        let _ = threads.applier.join();
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(queue::Reply<T>) -> Command<D>) -> Result<T, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.queue.send(command(reply))?;
+        answer.await.unwrap_or_else(|_| Err(self.gone()))
+    }
+
+    /// Why nobody answers.
+    fn gone(&self) -> StoreError {
+        self.shared.failure().unwrap_or(StoreError::Refused(Refusal::Stopping))
+    }
+
+    /// Runs a read that may touch the disk away from the async workers.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Shared<D>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let shared = Arc::clone(&self.shared);
+        tokio::task::spawn_blocking(move || read(&shared)).await.unwrap_or_else(|_| Err(self.gone()))
+    }
+}
+
+impl<D: Disk> Drop for EmbeddedStore<D> {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// Starts a thread whose panic counts as a failure of the storage.
+fn spawn<D: Disk>(
+    name: &'static str,
+    shared: &Arc<Shared<D>>,
+    data: &Path,
+    work: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, OpenError> {
+    let shared = Arc::clone(shared);
+    let guarded = move || {
+        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_err() {
+            shared.fail(&Panicked(name));
+        }
+    };
+    let spawned = std::thread::Builder::new().name(format!("store-{name}")).spawn(guarded);
+    spawned.map_err(|source| OpenError::Io { path: data.to_owned(), source })
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the store's {0} thread panicked; this is a bug")]
+struct Panicked(&'static str);
+
+impl<D: Disk> Store for EmbeddedStore<D> {
+    async fn accept(&self, event: NewEvent) -> Result<Accepted, StoreError> {
+        self.shared.intake()?;
+        let (bytes, max) = (event_bytes(&event), self.shared.limits.batch_bytes_max);
+        if bytes > max {
+            return Err(StoreError::TooLarge { bytes, max });
+        }
+        let permit = self.queue.room_for(bytes).await?;
+        let event = Box::new(event);
+        self.ask(|reply| Command::Accept { event, permit, reply }).await
+    }
+
+    async fn settle(&self, settle: Settle) -> Result<Applied, StoreError> {
+        let permit = self.queue.room_for_settle().await?;
+        let settle = Box::new(settle);
+        self.ask(|reply| Command::Settle { settle, permit, reply }).await
+    }
+
+    async fn pending(&self, endpoint: EndpointId, after: Option<DueKey>, limit: usize) -> Result<Vec<Due>, StoreError> {
+        self.read(move |shared| {
+            read::pending(&shared.state(), endpoint, after, limit).map_err(|error| shared.fail(&error))
+        })
+        .await
+    }
+
+    async fn event(&self, id: EventId) -> Result<Option<Arc<Event>>, StoreError> {
+        match self.shared.recent.get(id) {
+            Some(event) => Ok(Some(event)),
+            None => self.read(move |shared| shared.read_event(id)).await,
+        }
+    }
+
+    async fn events(&self, query: EventQuery) -> Result<Page<Arc<Event>, EventId>, StoreError> {
+        self.read(move |shared| shared.read_events(&query)).await
+    }
+
+    async fn deliveries(&self, id: EventId) -> Result<Option<Vec<Delivery>>, StoreError> {
+        self.read(move |shared| shared.read_deliveries(id)).await
+    }
+
+    async fn attempts(&self, id: EventId) -> Result<Option<Vec<AttemptRecord>>, StoreError> {
+        self.read(move |shared| shared.read_attempts(id)).await
+    }
+
+    async fn dead(&self, query: DeadQuery) -> Result<Page<DeadLetter, DeadKey>, StoreError> {
+        self.read(move |shared| shared.read_dead(&query)).await
+    }
+
+    async fn redrive(&self, delivery: DeliveryId) -> Result<Redriven, StoreError> {
+        let Some(event) = self.event(delivery.event).await? else { return Ok(Redriven::Unknown) };
+        if !event.meta.endpoints.contains(&delivery.endpoint) {
+            return Ok(Redriven::Unknown);
+        }
+        if event.erased {
+            return Ok(Redriven::Erased);
+        }
+        let attempts_made = self.read(move |shared| shared.attempts_made(delivery)).await?;
+        let permit = self.queue.room_for_settle().await?;
+        self.ask(|reply| Command::Redrive { delivery, attempts_made, permit, reply }).await
+    }
+
+    async fn erase(&self, id: EventId) -> Result<bool, StoreError> {
+        let Some(event) = self.event(id).await? else { return Ok(false) };
+        let endpoints = event.meta.endpoints.clone();
+        let _permit = self.queue.room_for_settle().await?;
+        self.ask(|reply| Command::Erase { id, endpoints, reply }).await?;
+        Ok(true)
+    }
+
+    async fn set_standing(
+        &self,
+        endpoint: EndpointId,
+        app: &str,
+        name: &str,
+        standing: Standing,
+    ) -> Result<(), StoreError> {
+        let (id, app, name) = (endpoint, app.to_owned(), name.to_owned());
+        let _permit = self.queue.room_for_settle().await?;
+        self.ask(|reply| Command::SetStanding { id, app, name, standing, reply }).await
+    }
+
+    fn endpoint_notes(&self) -> Vec<EndpointNote> {
+        let notes = read::all_notes(&self.shared.state());
+        notes.unwrap_or_else(|error| {
+            self.shared.fail(&error);
+            Vec::new()
+        })
+    }
+
+    fn hints(&self) -> Arc<Hints> {
+        Arc::clone(&self.shared.hints)
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.shared.time.now_ms()
+    }
+
+    fn intake(&self) -> Result<(), Refusal> {
+        self.shared.intake()
+    }
+
+    fn stats(&self) -> Stats {
+        let (counts, lag) = (&self.shared.counts, &self.shared.lag);
+        let state = self.shared.state();
+        Stats {
+            pending: state.ledger.pending,
+            oldest_pending_ms: state.ledger.oldest_pending_ms(),
+            dead: state.ledger.dead,
+            dedup_keys: state.dedup_keys(),
+            syncs: counts.syncs.load(Ordering::Relaxed),
+            sync_us: counts.sync_us.load(Ordering::Relaxed),
+            sync_us_max: counts.sync_us_max.load(Ordering::Relaxed),
+            records: counts.records.load(Ordering::Relaxed),
+            lag_bytes: lag.bytes.load(Ordering::Relaxed),
+            lag_records: lag.records.load(Ordering::Relaxed),
+            journal_bytes: counts.journal_bytes.load(Ordering::Relaxed),
+            journal_segments: counts.journal_segments.load(Ordering::Relaxed),
+            index_bytes: state.tree().disk_bytes(),
+            queue_items: self.queue.len() as u64,
+            stale_settles: counts.stale_settles.load(Ordering::Relaxed),
+        }
+    }
+
+    fn durability(&self) -> &'static str {
+        "embedded: an answer is given after fdatasync of the journal; the key space in sled is rebuilt from it"
+    }
+}

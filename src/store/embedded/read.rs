@@ -1,0 +1,358 @@
+//! Reading the store: out of the key space where an event is and how its deliveries stand, out of the journal what it says.
+
+use std::ops::{Bound, ControlFlow};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::draft::state_of;
+use super::shared::Shared;
+use crate::core::delivery::DeliveryId;
+use crate::core::event::{DedupKey, Event};
+use crate::core::fact::{DedupEntry, EndpointNote, Fact, kind};
+use crate::core::id::{EndpointId, EventId};
+use crate::env::Disk;
+use crate::index::event::{At, Entry};
+use crate::index::{Layered, State, TreeError, dead, dedup, due, entry_of, erased, event, note as notes};
+use crate::journal::{BodyState, Frame};
+use crate::store::{
+    AttemptRecord, Cursor, DeadKey, DeadLetter, DeadQuery, Delivery, Due, DueKey, EventQuery, Page, StoreError,
+};
+
+/// Frames that one call of a listing looks through; past it the page is short and says where to go on.
+const LIST_FRAMES_MAX: usize = 2_000;
+
+/// Dead letters that one call looks through.
+const LIST_DEAD_MAX: usize = 100_000;
+
+/// What a dedup key stands for, expired or not.
+pub(super) fn dedup(state: &State, key: &DedupKey) -> Result<Option<DedupEntry>, TreeError> {
+    let bytes = state.get(&dedup::key(key))?;
+    bytes.map(|b| dedup::parse_value(&b).ok_or(TreeError::Foreign("a dedup key that does not decode"))).transpose()
+}
+
+/// What is known of an endpoint.
+pub(super) fn note(state: &State, endpoint: EndpointId) -> Result<Option<EndpointNote>, TreeError> {
+    let bytes = state.get(&notes::key(endpoint))?;
+    bytes.map(|b| notes::parse_value(&b).ok_or(TreeError::Foreign("an endpoint that does not decode"))).transpose()
+}
+
+/// What is known of every endpoint.
+pub(super) fn all_notes(state: &State) -> Result<Vec<EndpointNote>, TreeError> {
+    let mut all = Vec::new();
+    let (from, to) = ([notes::FAMILY], [notes::FAMILY + 1]);
+    state.scan(Bound::Included(&from), Bound::Excluded(&to), Layered::Up, |_, value| {
+        all.extend(notes::parse_value(value));
+        ControlFlow::Continue(())
+    })?;
+    Ok(all)
+}
+
+/// See [`Store::pending`](crate::store::Store::pending).
+pub(super) fn pending(
+    state: &State,
+    endpoint: EndpointId,
+    after: Option<DueKey>,
+    limit: usize,
+) -> Result<Vec<Due>, TreeError> {
+    let mut found = Vec::new();
+    let from = after.map_or_else(|| due::key(endpoint, 0, EventId::MIN), |k| due::key(endpoint, k.due_ms, k.event));
+    let from = if after.is_some() { Bound::Excluded(&from[..]) } else { Bound::Included(&from[..]) };
+    let to = due::key(endpoint, u64::MAX, EventId::MAX);
+    state.scan(from, Bound::Included(&to), Layered::Up, |key, value| {
+        if found.len() == limit {
+            return ControlFlow::Break(());
+        }
+        if let Some((_, due_ms, event)) = due::parse_key(key)
+            && let Some(pending) = due::parse_value(due_ms, value)
+        {
+            found.push(Due { event, pending });
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(found)
+}
+
+/// Where an event is, if it is anywhere: an entry of its own, or the batch that it came in with.
+pub(super) fn locate(state: &State, id: EventId) -> Result<Option<At>, TreeError> {
+    let key = event::key(id);
+    if let Some(entry) = state.get(&key)?.and_then(|bytes| event::parse_value(&bytes)) {
+        return Ok(Some(entry.at));
+    }
+    if id.as_u128() < state.meta.first_kept {
+        return Ok(None);
+    }
+    let mut at = None;
+    let from = event::key(EventId::MIN);
+    state.scan(Bound::Included(&from), Bound::Excluded(&key), Layered::Down, |_, value| {
+        match event::parse_value(value) {
+            // Carried events stand between the batches while their old segment is still there.
+            Some(Entry { carried: true, .. }) => ControlFlow::Continue(()),
+            found => {
+                at = found.map(|entry| entry.at);
+                ControlFlow::Break(())
+            }
+        }
+    })?;
+    Ok(at)
+}
+
+/// The events of a frame, in the order of their ids.
+pub(super) fn events_of(frame: &Frame) -> Vec<EventId> {
+    let events = frame.records.iter().filter(|r| r.kind == kind::ACCEPTED);
+    events.map(|r| EventId::from_u128(r.key)).collect()
+}
+
+/// The event of this id in a frame. The bytes are copied, so that they don't keep the whole frame in memory.
+pub(super) fn event_in(frame: &Frame, id: EventId, erased: bool) -> Option<Event> {
+    let is_event = |kind: u8| matches!(kind, kind::ACCEPTED | kind::CARRIED);
+    let index = frame.records.iter().position(|r| r.key == id.as_u128() && is_event(r.kind))?;
+    let meta = match Fact::decode(frame.records[index].kind, &frame.meta(index)).ok()? {
+        Fact::Accepted { meta, .. } | Fact::Carried { meta, .. } => meta,
+        _ => return None,
+    };
+    // The bytes become zeros a moment before the key space knows of the erasure, which is durable by then.
+    let erased = erased || frame.records[index].state == BodyState::Zeroed;
+    let body = if erased { Bytes::new() } else { Bytes::copy_from_slice(&frame.body(index)) };
+    Some(Event { meta, body, erased })
+}
+
+impl<D: Disk> Shared<D> {
+    /// See [`Store::event`](crate::store::Store::event).
+    pub(super) fn read_event(&self, id: EventId) -> Result<Option<Arc<Event>>, StoreError> {
+        if let Some(event) = self.recent.get(id) {
+            return Ok(Some(event));
+        }
+        // Between looking up the place and reading it the segment may be dropped and the event carried elsewhere; then
+        // the key space knows the new place, so a second look suffices.
+        for _ in 0..2 {
+            let at = locate(&self.state(), id).map_err(|e| self.fail(&e))?;
+            let Some(at) = at else { return Ok(None) };
+            if let Some(frame) = self.frame(at)? {
+                return Ok(event_in(&frame, id, self.is_erased(id)?).map(Arc::new));
+            }
+        }
+        Ok(None)
+    }
+
+    fn is_erased(&self, id: EventId) -> Result<bool, StoreError> {
+        let found = self.state().get(&erased::key(id)).map_err(|e| self.fail(&e))?;
+        Ok(found.is_some())
+    }
+
+    /// See [`Store::deliveries`](crate::store::Store::deliveries).
+    pub(super) fn read_deliveries(&self, id: EventId) -> Result<Option<Vec<Delivery>>, StoreError> {
+        let Some(event) = self.read_event(id)? else { return Ok(None) };
+        let state = self.state();
+        let deliveries = event.meta.endpoints.iter().map(|endpoint| {
+            let id = DeliveryId { endpoint: *endpoint, event: id };
+            entry_of(&state, id).map(|entry| Delivery { id, state: state_of(entry) })
+        });
+        deliveries.collect::<Result<_, _>>().map(Some).map_err(|e| self.fail(&e))
+    }
+
+    /// See [`Store::attempts`](crate::store::Store::attempts).
+    pub(super) fn read_attempts(&self, id: EventId) -> Result<Option<Vec<AttemptRecord>>, StoreError> {
+        let Some(event) = self.read_event(id)? else { return Ok(None) };
+        let found = self.reader.find(id.as_u128()).map_err(|e| self.fail(&e))?;
+        let mut attempts = Vec::new();
+        for place in found.into_iter().filter(|found| found.kind == kind::SETTLED) {
+            let Some(frame) = self.frame(At { segment: place.segment, offset: place.offset })? else { continue };
+            let index = place.index as usize;
+            let fact = Fact::decode(place.kind, &frame.meta(index)).map_err(|e| self.fail(&e))?;
+            if let Fact::Settled { delivery, attempt, next, .. } = fact {
+                let erased = event.erased || frame.records[index].state == BodyState::Zeroed;
+                let response = if erased { Bytes::new() } else { Bytes::copy_from_slice(&frame.body(index)) };
+                attempts.push(AttemptRecord { endpoint: delivery.endpoint, attempt, next, response });
+            }
+        }
+        Ok(Some(attempts))
+    }
+
+    /// How many attempts of a delivered delivery are on record; 0 for others, whose state says it.
+    pub(super) fn attempts_made(&self, id: DeliveryId) -> Result<u32, StoreError> {
+        if entry_of(&self.state(), id).map_err(|e| self.fail(&e))?.is_some() {
+            return Ok(0);
+        }
+        let attempts = self.read_attempts(id.event)?.unwrap_or_default();
+        let numbers = attempts.iter().filter(|a| a.endpoint == id.endpoint).map(|a| a.attempt.number);
+        Ok(numbers.max().unwrap_or(0))
+    }
+
+    /// See [`Store::dead`](crate::store::Store::dead).
+    pub(super) fn read_dead(&self, query: &DeadQuery) -> Result<Page<DeadLetter, DeadKey>, StoreError> {
+        let (mut low, mut high) = (dead::key(query.since_ms.unwrap_or(0), LOWEST), vec![dead::FAMILY + 1]);
+        if let Some(until_ms) = query.until_ms {
+            high = dead::key(until_ms, LOWEST);
+        }
+        let (mut after, mut way) = (false, Layered::Down);
+        match query.cursor {
+            Cursor::Start => {}
+            Cursor::OlderThan(key) => high = high.min(dead::key(key.at_ms, key.delivery)),
+            Cursor::NewerThan(key) => {
+                let key = dead::key(key.at_ms, key.delivery);
+                if key >= low {
+                    (low, after) = (key, true);
+                }
+                way = Layered::Up;
+            }
+        }
+        let (mut data, mut looked_at, mut last, mut more) = (Vec::new(), 0, None, false);
+        let from = if after { Bound::Excluded(&low[..]) } else { Bound::Included(&low[..]) };
+        let scanned = self.state().scan(from, Bound::Excluded(&high), way, |key, value| {
+            let Some((at_ms, delivery)) = dead::parse_key(key) else { return ControlFlow::Continue(()) };
+            let wanted = query.endpoint.is_none_or(|endpoint| endpoint == delivery.endpoint);
+            looked_at += 1;
+            // One wanted entry past the page, or too many unwanted ones: there is more to come.
+            more = looked_at > LIST_DEAD_MAX || (wanted && data.len() == query.limit);
+            if more {
+                return ControlFlow::Break(());
+            }
+            if data.len() < query.limit {
+                last = Some(DeadKey { at_ms, delivery });
+            }
+            if wanted && let Some(dead) = dead::parse_value(at_ms, value) {
+                data.push(DeadLetter { delivery, dead });
+            }
+            ControlFlow::Continue(())
+        });
+        scanned.map_err(|e| self.fail(&e))?;
+        if way == Layered::Up {
+            data.reverse();
+        }
+        Ok(Page { data, next: last.filter(|_| more) })
+    }
+
+    /// See [`Store::events`](crate::store::Store::events).
+    pub(super) fn read_events(&self, query: &EventQuery) -> Result<Page<Arc<Event>, EventId>, StoreError> {
+        let mut walk = EventWalk { query, data: Vec::new(), looked_at: None, frames: 0 };
+        let batches = self.batches(query)?;
+        let up = matches!(query.cursor, Cursor::NewerThan(_));
+        for (first, entry) in batches {
+            if walk.is_full() {
+                break;
+            }
+            self.walk_batch(&mut walk, first, entry, up)?;
+        }
+        let more = walk.is_full() && walk.looked_at.is_some_and(|last| self.has_events_beyond(last, query, up));
+        let EventWalk { mut data, looked_at, .. } = walk;
+        if up {
+            data.reverse();
+        }
+        Ok(Page { data, next: looked_at.filter(|_| more) })
+    }
+
+    /// The batches, and carried events, in which the listing may find something, in walking order.
+    fn batches(&self, query: &EventQuery) -> Result<Vec<(EventId, Entry)>, StoreError> {
+        let state = self.state();
+        let mut batches = Vec::new();
+        let collect = |batches: &mut Vec<_>, key: &[u8], value: &[u8]| {
+            if let (Some(first), Some(entry)) = (event::parse_key(key), event::parse_value(value)) {
+                // While a carried event's old segment is still there, the batch shows it.
+                if !entry.carried || first.as_u128() < state.meta.first_kept {
+                    batches.push((first, entry));
+                }
+            }
+            if batches.len() > LIST_FRAMES_MAX { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let (lowest, highest) = (event::key(EventId::MIN), event::key(EventId::MAX));
+        let scanned = match query.cursor {
+            Cursor::Start | Cursor::OlderThan(_) => {
+                let high = match query.cursor {
+                    Cursor::OlderThan(id) => event::key(id),
+                    _ => highest,
+                };
+                state.scan(Bound::Included(&lowest), Bound::Excluded(&high), Layered::Down, |k, v| {
+                    collect(&mut batches, k, v)
+                })
+            }
+            Cursor::NewerThan(id) => {
+                // The batch that holds the cursor may hold newer events too.
+                let mut start = event::key(id);
+                let below =
+                    state.scan(Bound::Included(&lowest), Bound::Included(&event::key(id)), Layered::Down, |k, v| {
+                        let sparse = event::parse_value(v).is_some_and(|entry| !entry.carried);
+                        if sparse {
+                            start = k.to_vec();
+                            return ControlFlow::Break(());
+                        }
+                        ControlFlow::Continue(())
+                    });
+                below.and_then(|()| {
+                    state.scan(Bound::Included(&start), Bound::Included(&highest), Layered::Up, |k, v| {
+                        collect(&mut batches, k, v)
+                    })
+                })
+            }
+        };
+        scanned.map_err(|e| self.fail(&e))?;
+        Ok(batches)
+    }
+
+    fn walk_batch(&self, walk: &mut EventWalk<'_>, first: EventId, entry: Entry, up: bool) -> Result<(), StoreError> {
+        walk.frames += 1;
+        let Some(frame) = self.frame(entry.at)? else { return Ok(()) };
+        let mut ids = if entry.carried { vec![first] } else { events_of(&frame) };
+        if !up {
+            ids.reverse();
+        }
+        for id in ids {
+            if walk.is_full() {
+                return Ok(());
+            }
+            if walk.passes_cursor(id) {
+                walk.looked_at = Some(id);
+                let erased = self.is_erased(id)?;
+                walk.data.extend(event_in(&frame, id, erased).filter(|e| matches(walk.query, e)).map(Arc::new));
+            }
+        }
+        Ok(())
+    }
+
+    fn has_events_beyond(&self, last: EventId, query: &EventQuery, up: bool) -> bool {
+        let cursor = if up { Cursor::NewerThan(last) } else { Cursor::OlderThan(last) };
+        let rest = EventQuery { cursor, limit: 1, ..query.clone() };
+        let mut walk = EventWalk { query: &rest, data: Vec::new(), looked_at: None, frames: 0 };
+        let Ok(batches) = self.batches(&rest) else { return false };
+        for (first, entry) in batches {
+            if self.walk_batch(&mut walk, first, entry, up).is_err() || walk.is_full() {
+                break;
+            }
+        }
+        walk.is_full()
+    }
+}
+
+/// The lowest delivery there could be.
+const LOWEST: DeliveryId = DeliveryId { endpoint: EndpointId::MIN, event: EventId::MIN };
+
+/// A listing of events on its way.
+struct EventWalk<'q> {
+    query: &'q EventQuery,
+    data: Vec<Arc<Event>>,
+    looked_at: Option<EventId>,
+    frames: usize,
+}
+
+impl EventWalk<'_> {
+    fn is_full(&self) -> bool {
+        self.data.len() >= self.query.limit || self.frames > LIST_FRAMES_MAX
+    }
+
+    fn passes_cursor(&self, id: EventId) -> bool {
+        match self.query.cursor {
+            Cursor::Start => true,
+            Cursor::OlderThan(cursor) => id < cursor,
+            Cursor::NewerThan(cursor) => id > cursor,
+        }
+    }
+}
+
+fn matches(query: &EventQuery, event: &Event) -> bool {
+    let meta = &event.meta;
+    query.app.is_none_or(|app| app == meta.app)
+        && query.source.is_none_or(|source| Some(source) == meta.source)
+        && query.event_type.as_ref().is_none_or(|t| Some(t) == meta.event_type.as_ref())
+        && query.since_ms.is_none_or(|since| meta.accepted_ms >= since)
+        && query.until_ms.is_none_or(|until| meta.accepted_ms < until)
+}

@@ -1,0 +1,286 @@
+//! Opening the store: lock, recover the journal, open the key space or rebuild it, fold what it lacks.
+//!
+//! The key space is never trusted more than the journal: an error, a panic, missing keys, or a position that the journal
+//! contradicts, and its directory is set aside and built anew.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::checkpoint::Checkpoint;
+use super::commit::fold_frame;
+use super::lock::{LockError, StoreLock};
+use super::shared::chain;
+use super::time::EngineTime;
+use crate::core::fact::{Fact, FactError};
+use crate::core::id::EventId;
+use crate::core::limits::StoreLimits;
+use crate::env::{Clock, Disk, Entropy};
+use crate::index::{Applied, Meta, State, Tree, TreeError, note};
+use crate::journal::{Frame, Journal, Options, ReadError, ReadFrom, Reader, Recovery};
+
+/// Keys of the table in memory past which a rebuild applies it.
+const REBUILD_KEYS: usize = 200_000;
+
+/// The store can't be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it, or the lock file can't be used.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The journal can't be opened.
+    #[error(transparent)]
+    Journal(#[from] crate::journal::OpenError),
+    /// The journal can't be read.
+    #[error("reading the journal")]
+    Read(#[from] ReadError),
+    /// A record of the journal is not of this version.
+    #[error("journal frame {sequence}: the record was written by another version or is damaged")]
+    Fact {
+        /// Sequence number of the frame.
+        sequence: u64,
+        /// Which record.
+        source: FactError,
+    },
+    /// The key space failed while it was being built anew.
+    #[error("rebuilding the key space")]
+    Index(#[from] TreeError),
+    /// A directory or file can't be used.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl OpenError {
+    /// Whether another process holds the store.
+    pub const fn is_held(&self) -> bool {
+        matches!(self, Self::Lock(LockError::Held { .. }))
+    }
+
+    /// Whether what is on disk is damaged, rather than the disk unwilling.
+    pub const fn is_damage(&self) -> bool {
+        use crate::journal::OpenError as Journal;
+        match self {
+            Self::Journal(error) => !matches!(error, Journal::Io(_) | Journal::Options { .. }),
+            Self::Read(error) => !matches!(error, ReadError::Io(_)),
+            Self::Fact { .. } => true,
+            Self::Lock(_) | Self::Index(_) | Self::Io { .. } => false,
+        }
+    }
+}
+
+/// What opening found and did.
+#[derive(Debug, Clone, Default)]
+pub struct Opened {
+    /// What the journal's recovery did.
+    pub journal: Recovery,
+    /// Why the key space was built anew; `None` when it was as it should be.
+    pub rebuilt: Option<String>,
+    /// Milliseconds that the wall clock is behind the journal.
+    pub clock_behind_ms: u64,
+}
+
+/// Told of the progress of a rebuild: bytes read and bytes in all.
+pub type Progress<'p> = &'p mut dyn FnMut(u64, u64);
+
+/// The parts of an open store.
+pub(super) struct Parts<D: Disk> {
+    pub(super) lock: StoreLock,
+    pub(super) journal: Journal<D>,
+    pub(super) state: State,
+    pub(super) time: EngineTime,
+    pub(super) last_id: EventId,
+    pub(super) opened: Opened,
+}
+
+/// The journal's directory.
+pub(super) fn journal_dir(data: &Path) -> PathBuf {
+    data.join("journal")
+}
+
+/// The key space's directory.
+pub(super) fn index_dir(data: &Path) -> PathBuf {
+    data.join("index")
+}
+
+/// Opens everything under `data`.
+pub(super) fn open<D: Disk>(
+    disk: &Arc<D>,
+    data: &Path,
+    limits: &StoreLimits,
+    clock: Arc<dyn Clock>,
+    entropy: &dyn Entropy,
+    rebuild: bool,
+    progress: Progress<'_>,
+) -> Result<Parts<D>, OpenError> {
+    fs::create_dir_all(data).map_err(|source| OpenError::Io { path: data.to_owned(), source })?;
+    let lock = StoreLock::take(data)?;
+    let mut incarnation = [0; 8];
+    entropy.fill(&mut incarnation);
+    let incarnation = u64::from_le_bytes(incarnation);
+    let options = Options {
+        segment_bytes: limits.segment_bytes,
+        batch_bytes_max: frame_bytes_max(limits),
+        records_max: limits.batch_records_max as u32,
+        ..Options::default()
+    };
+    let dir = journal_dir(data);
+    let (mut journal, recovery) = Journal::open(Arc::clone(disk), &dir, options, incarnation, clock.wall_ms())?;
+    let time = EngineTime::start(clock, recovery.last_time_ms);
+    let reader = journal.reader();
+    let wish = rebuild.then(|| "asked for".to_owned());
+    let (mut state, rebuilt) = match open_index(&reader, &recovery, &index_dir(data), limits, wish) {
+        Ok(state) => (state, None),
+        Err(why) => (rebuild_index(disk, &reader, data, limits, &why, progress)?, Some(why)),
+    };
+    catch_up(&mut journal, &mut state)?;
+    state.ledger = super::count::count(&state)?;
+    drop_what_was_to_go(&mut journal, &state)?;
+    let last_id = super::count::last_id(&state, &reader)?;
+    let opened = Opened { journal: recovery, rebuilt, clock_behind_ms: time.behind_ms() };
+    Ok(Parts { lock, journal, state, time, last_id, opened })
+}
+
+/// The batch limit bounds what goes in by an estimate from above; the frame may take what the estimate leaves out.
+fn frame_bytes_max(limits: &StoreLimits) -> u64 {
+    2 * limits.batch_bytes_max as u64
+}
+
+/// The key space as it is on disk, if it can be trusted; else why not.
+fn open_index<D: Disk>(
+    reader: &Reader<D>,
+    recovery: &Recovery,
+    dir: &Path,
+    limits: &StoreLimits,
+    wish: Option<String>,
+) -> Result<State, String> {
+    if let Some(wish) = wish {
+        return Err(wish);
+    }
+    if !dir.exists() {
+        return Err("its directory is missing".to_owned());
+    }
+    let tree = Tree::open(dir, limits.cache_bytes).map_err(|e| chain(&e))?;
+    let mut meta = tree.check().map_err(|e| chain(&e))?;
+    let Some(applied) = meta.applied else {
+        return Err("nothing was ever applied to it".to_owned());
+    };
+    if applied.sequence >= recovery.next_sequence {
+        return Err(format!("it is ahead of the journal: {} of {}", applied.sequence, recovery.next_sequence - 1));
+    }
+    let frame = reader.frames(ReadFrom::Sequence(applied.sequence)).next();
+    match frame {
+        Some(Ok(frame)) if frame.at.sequence == applied.sequence && frame.at.crc == applied.crc => {
+            // The last frame was copied to a new segment: folding it once more moves its events there.
+            if (frame.at.segment, frame.at.offset) != (applied.segment, applied.offset) {
+                meta.applied = Some(Applied { sequence: applied.sequence - 1, ..applied });
+            }
+            Ok(State::new(tree, meta))
+        }
+        Some(Ok(_)) => Err("the journal holds other records at its position".to_owned()),
+        Some(Err(error)) => Err(format!("the journal can't be read at its position: {}", chain(&error))),
+        None => Err("the journal ends before its position".to_owned()),
+    }
+}
+
+/// Sets the key space's directory aside and folds the whole journal into a new one.
+fn rebuild_index<D: Disk>(
+    disk: &Arc<D>,
+    reader: &Reader<D>,
+    data: &Path,
+    limits: &StoreLimits,
+    why: &str,
+    progress: Progress<'_>,
+) -> Result<State, OpenError> {
+    let dir = index_dir(data);
+    let total: u64 = reader.segments().iter().map(|s| s.bytes).sum();
+    if dir.exists() {
+        tracing::warn!(why, "the key space is built anew from the journal");
+        set_aside(&dir)?;
+    }
+    let tree = Tree::open(&dir, limits.cache_bytes)?;
+    let mut state = State::new(tree, Meta::default());
+    let checkpoint = Checkpoint::read(&**disk, &journal_dir(data));
+    // Its absence is normal in a young journal, which still holds all that it would say.
+    let checkpoint =
+        checkpoint.map_err(|source| OpenError::Io { path: journal_dir(data).join("checkpoint"), source })?;
+    for known in checkpoint.unwrap_or_default().notes {
+        state.table().insert(note::key(known.id), note::value(&known));
+    }
+    let mut done = 0;
+    for frame in reader.frames(ReadFrom::Oldest) {
+        let frame = frame?;
+        done += u64::from(frame.at.len);
+        progress(done, total);
+        fold_one(&mut state, &frame)?;
+        if state.waiting() > REBUILD_KEYS {
+            apply(&mut state)?;
+        }
+    }
+    progress(total, total);
+    apply(&mut state)?;
+    Ok(state)
+}
+
+/// Keeps one damaged key space for whoever wants to look into it.
+fn set_aside(dir: &Path) -> Result<(), OpenError> {
+    let aside = dir.with_extension("damaged");
+    let io = |path: &Path| {
+        let path = path.to_owned();
+        move |source| OpenError::Io { path, source }
+    };
+    match fs::remove_dir_all(&aside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(&aside)(error)),
+        _ => {}
+    }
+    fs::rename(dir, &aside).map_err(io(dir))
+}
+
+/// Folds what the journal has beyond the key space's position.
+fn catch_up<D: Disk>(journal: &mut Journal<D>, state: &mut State) -> Result<(), OpenError> {
+    let next = state.folded().map_or(1, |applied| applied.sequence + 1);
+    let oldest = journal.reader().segments().first().map_or(1, |s| s.first_sequence);
+    for frame in journal.reader().frames(ReadFrom::Sequence(next.max(oldest))) {
+        let frame = frame?;
+        fold_one(state, &frame)?;
+        if state.waiting() > REBUILD_KEYS {
+            apply(state)?;
+        }
+    }
+    apply(state)
+}
+
+fn fold_one(state: &mut State, frame: &Frame) -> Result<(), OpenError> {
+    let sequence = frame.at.sequence;
+    let decode = |(index, record): (usize, &crate::journal::Record)| {
+        Fact::decode(record.kind, &frame.meta(index)).map_err(|source| OpenError::Fact { sequence, source })
+    };
+    let facts = frame.records.iter().enumerate().map(decode).collect::<Result<Vec<_>, _>>()?;
+    // Nobody listens yet: the engine reads what is pending when it starts.
+    fold_frame(state, facts.iter(), frame.at)?;
+    Ok(())
+}
+
+fn apply(state: &mut State) -> Result<(), OpenError> {
+    if let Some((table, mut meta)) = state.set_aside() {
+        state.tree().apply(&table, &mut meta)?;
+        state.applied(&meta);
+    }
+    Ok(())
+}
+
+/// A crash between the record of a drop and the drop itself leaves a segment that is not needed any more.
+fn drop_what_was_to_go<D: Disk>(journal: &mut Journal<D>, state: &State) -> Result<(), OpenError> {
+    let Some(through) = state.meta.dropped_through else { return Ok(()) };
+    while journal.segments().first().is_some_and(|oldest| oldest.number <= through && oldest.sealed) {
+        journal
+            .drop_oldest()
+            .map_err(|source| OpenError::Io { path: PathBuf::from("journal"), source: io::Error::other(source) })?;
+    }
+    Ok(())
+}

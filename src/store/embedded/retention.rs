@@ -1,0 +1,228 @@
+//! Which segment may go, and what must be carried out of it first.
+//!
+//! Only the oldest segment is ever dropped. What it holds of lasting worth is written again at the end of the journal:
+//! events with pending deliveries, with the full state of those; dedup keys whose window is open. Everything else in it
+//! is past retention.
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+
+use super::shared::{Shared, chain};
+use crate::core::delivery::{DeliveryId, Pending};
+use crate::core::event::{DedupKey, EventMeta};
+use crate::core::fact::{DedupEntry, Fact};
+use crate::core::id::{EndpointId, EventId};
+use crate::core::limits::StoreLimits;
+use crate::env::Disk;
+use crate::index::{State, TreeError, delivery, entry_of};
+use crate::journal::{BodyState, ReadFrom, SegmentInfo};
+use crate::store::StoreError;
+
+/// Dedup keys of one record; about 64 bytes each.
+const CARRIED_KEYS_MAX: usize = 20_000;
+
+/// Segments kept free of events, for settles and for carrying.
+const RESERVED_SEGMENTS: u64 = 2;
+
+/// What is to be carried out of a segment.
+pub(super) struct DropPlan {
+    /// The segment.
+    pub(super) segment: u64,
+    events: Vec<(EventMeta, Bytes)>,
+    keys: Vec<(DedupKey, DedupEntry)>,
+}
+
+/// What to do about the oldest segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Oldest {
+    /// Nothing: it is within retention.
+    Keep,
+    /// It goes.
+    Drop,
+    /// It should go, but too much of it is pending.
+    Stuck,
+}
+
+/// Judges the oldest of these segments. `live` is how many pending deliveries its events have.
+pub(super) fn judge(
+    segments: &[SegmentInfo],
+    total_bytes: u64,
+    live: u64,
+    limits: &StoreLimits,
+    now_ms: Option<u64>,
+) -> Oldest {
+    // One segment is being written and never goes.
+    let (Some(oldest), true) = (segments.first(), segments.len() > 1) else { return Oldest::Keep };
+    let too_old = now_ms.is_some_and(|now| oldest.last_time_ms.saturating_add(limits.retention_ms) < now);
+    let too_much = total_bytes > bytes_max(limits);
+    if !oldest.sealed || !(too_old || too_much) {
+        return Oldest::Keep;
+    }
+    // Under a quarter live it is worth carrying; above it the copy would cost more than the drop gains.
+    if live * 4 <= oldest.records { Oldest::Drop } else { Oldest::Stuck }
+}
+
+/// Journal bytes past which events must go, or intake closes.
+pub(super) fn bytes_max(limits: &StoreLimits) -> u64 {
+    limits.retention_bytes.saturating_sub(RESERVED_SEGMENTS * limits.segment_bytes).max(limits.segment_bytes)
+}
+
+impl<D: Disk> Shared<D> {
+    /// Reads a sealed segment for what must be carried out of it.
+    pub(super) fn plan_drop(&self, segment: &SegmentInfo) -> Result<DropPlan, StoreError> {
+        let mut plan = DropPlan { segment: segment.number, events: Vec::new(), keys: Vec::new() };
+        let now_ms = self.time.now_ms();
+        let live = self.state().ledger.live_in(segment.number) > 0;
+        let keys_open = segment.last_time_ms.saturating_add(self.limits.dedup_ms) > now_ms
+            || !self.state().ledger.carried_into(segment.number).is_empty();
+        if !live && !keys_open {
+            return Ok(plan);
+        }
+        for frame in self.reader.frames(ReadFrom::Sequence(segment.first_sequence)) {
+            let frame = frame.map_err(|e| self.fail(&e))?;
+            if frame.at.segment != segment.number {
+                break;
+            }
+            for (index, record) in frame.records.iter().enumerate() {
+                let fact = Fact::decode(record.kind, &frame.meta(index)).map_err(|e| self.fail(&e))?;
+                let body = (record.state == BodyState::Intact).then(|| frame.body(index));
+                plan.consider(&self.state(), fact, body, now_ms).map_err(|e| self.fail(&e))?;
+            }
+        }
+        Ok(plan)
+    }
+
+    /// The segments and the judgement over the oldest.
+    pub(super) fn judge_oldest(&self) -> (Option<SegmentInfo>, Oldest) {
+        let segments = self.reader.segments();
+        let live = segments.first().map_or(0, |s| self.state().ledger.live_in(s.number));
+        let now_ms = self.time.is_trusted().then(|| self.time.now_ms());
+        let total_bytes = self.counts.journal_bytes.load(std::sync::atomic::Ordering::Relaxed);
+        (segments.first().copied(), judge(&segments, total_bytes, live, &self.limits, now_ms))
+    }
+
+    /// Whether the file system has less room than it must.
+    pub(super) fn disk_is_full(&self, disk: &D, dir: &std::path::Path) -> bool {
+        match disk.space(dir) {
+            // Five per cent of a small disk is a fairer floor than the configured bytes.
+            Ok(space) => space.free_bytes < self.limits.free_bytes_min.min(space.total_bytes / 20),
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "the free space of the data directory can't be read");
+                false
+            }
+        }
+    }
+}
+
+impl DropPlan {
+    fn consider(&mut self, state: &State, fact: Fact, body: Option<Bytes>, now_ms: u64) -> Result<(), TreeError> {
+        match fact {
+            Fact::Accepted { meta, dedup, .. } => {
+                for key in dedup {
+                    self.consider_key(state, key, meta.id, now_ms)?;
+                }
+                self.consider_event(state, meta, body)
+            }
+            Fact::Carried { meta, .. } => self.consider_event(state, meta, body),
+            Fact::DedupCarried { entries } => {
+                for (key, entry) in entries {
+                    self.consider_key(state, key, entry.event, now_ms)?;
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A key is carried while it holds and still stands for this event.
+    fn consider_key(&mut self, state: &State, key: DedupKey, event: EventId, now_ms: u64) -> Result<(), TreeError> {
+        let known = super::read::dedup(state, &key)?;
+        self.keys.extend(known.filter(|e| e.event == event && now_ms < e.expires_ms).map(|entry| (key, entry)));
+        Ok(())
+    }
+
+    fn consider_event(&mut self, state: &State, meta: EventMeta, body: Option<Bytes>) -> Result<(), TreeError> {
+        // An event that was carried on already is another segment's concern. One that was erased has nothing pending.
+        let here = super::read::locate(state, meta.id)?.is_some_and(|at| at.segment == self.segment);
+        if let (true, Some(body)) = (here, body)
+            && !pending_of(state, &meta)?.is_empty()
+        {
+            self.events.push((meta, Bytes::copy_from_slice(&body)));
+        }
+        Ok(())
+    }
+
+    /// The facts that carry the plan out, the last one dropping the segment; `None` when the plan is out of date.
+    pub(super) fn facts(&self, state: &State, next_id: EventId) -> Result<Option<Vec<(Fact, Bytes)>>, TreeError> {
+        let mut facts = Vec::new();
+        for entries in self.keys.chunks(CARRIED_KEYS_MAX) {
+            facts.push((Fact::DedupCarried { entries: entries.to_vec() }, Bytes::new()));
+        }
+        let mut carried = 0;
+        for (meta, body) in &self.events {
+            let pending = pending_of(state, meta)?;
+            if !pending.is_empty() {
+                carried += pending.len() as u64;
+                facts.push((Fact::Carried { meta: meta.clone(), pending }, body.clone()));
+            }
+        }
+        // A replay since the plan was made can only have made more pending than it carries.
+        if carried != state.ledger.live_in(self.segment) {
+            return Ok(None);
+        }
+        let carried_on: HashSet<_> = self.events.iter().map(|(meta, _)| meta.id).collect();
+        let mut forgotten = state.ledger.carried_into(self.segment);
+        forgotten.retain(|id| !carried_on.contains(id));
+        // Without a later event everything below the next id to be given out goes.
+        let first_kept = state.ledger.first_after(self.segment).unwrap_or(next_id);
+        facts.push((Fact::Dropped { segment: self.segment, first_kept, forgotten }, Bytes::new()));
+        Ok(Some(facts))
+    }
+}
+
+fn pending_of(state: &State, meta: &EventMeta) -> Result<Vec<(EndpointId, Pending)>, TreeError> {
+    let mut pending = Vec::new();
+    for endpoint in &meta.endpoints {
+        let delivery = DeliveryId { endpoint: *endpoint, event: meta.id };
+        if let Some(delivery::Entry::Pending(entry)) = entry_of(state, delivery)? {
+            pending.push((*endpoint, entry));
+        }
+    }
+    Ok(pending)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn segment(number: u64, last_time_ms: u64, records: u64) -> SegmentInfo {
+        SegmentInfo {
+            number,
+            bytes: 100,
+            records,
+            first_time_ms: last_time_ms,
+            last_time_ms,
+            first_sequence: number,
+            last_sequence: number,
+            sealed: true,
+        }
+    }
+
+    #[test]
+    fn the_oldest_goes_for_its_age_or_for_want_of_room_unless_much_of_it_is_pending() {
+        let limits =
+            StoreLimits { segment_bytes: 100, retention_bytes: 1_000, retention_ms: 500, ..StoreLimits::default() };
+        let segments = [segment(1, 1_000, 40), segment(2, 2_000, 40)];
+        let judge = |bytes, live, now| judge(&segments, bytes, live, &limits, now);
+        assert_eq!(judge(200, 0, Some(1_400)), Oldest::Keep);
+        assert_eq!(judge(200, 0, Some(1_501)), Oldest::Drop);
+        assert_eq!(judge(200, 0, None), Oldest::Keep, "an untrusted clock drops nothing");
+        assert_eq!(judge(801, 0, None), Oldest::Drop);
+        assert_eq!(judge(801, 10, None), Oldest::Drop);
+        assert_eq!(judge(801, 11, None), Oldest::Stuck);
+        assert_eq!(super::judge(&segments[..1], 9_999, 0, &limits, Some(9_999)), Oldest::Keep);
+        let unsealed = [SegmentInfo { sealed: false, ..segments[0] }, segments[1]];
+        assert_eq!(super::judge(&unsealed, 9_999, 0, &limits, None), Oldest::Keep);
+    }
+}

@@ -1,0 +1,200 @@
+//! What the store's threads and callers have in common.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use tokio::sync::watch;
+
+use super::recent::Recent;
+use super::time::EngineTime;
+use crate::core::limits::StoreLimits;
+use crate::env::Disk;
+use crate::index::State;
+use crate::index::event::At;
+use crate::journal::{Frame, ReadError, Reader};
+use crate::store::{Hints, Refusal, StoreError};
+
+/// Frames that were read last; deliveries fall due in the order they came, so the next one is often in the same frame.
+const FRAMES_KEPT: usize = 4;
+
+/// Shared by the writer, the applier, the housekeeper and every caller.
+pub(super) struct Shared<D: Disk> {
+    state: RwLock<State>,
+    pub(super) reader: Reader<D>,
+    pub(super) recent: Recent,
+    pub(super) hints: Arc<Hints>,
+    pub(super) time: EngineTime,
+    pub(super) limits: StoreLimits,
+    pub(super) counts: Counts,
+    pub(super) lag: Lag,
+    frames: Mutex<VecDeque<(At, Arc<Frame>)>>,
+    closed: Mutex<Closed>,
+    failure: watch::Sender<Option<Arc<str>>>,
+}
+
+/// Figures that only the store's own threads change.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    pub(super) pending: AtomicU64,
+    pub(super) syncs: AtomicU64,
+    pub(super) sync_us: AtomicU64,
+    pub(super) sync_us_max: AtomicU64,
+    pub(super) records: AtomicU64,
+    pub(super) stale_settles: AtomicU64,
+    pub(super) journal_bytes: AtomicU64,
+    pub(super) journal_segments: AtomicU64,
+}
+
+/// How far the key space is behind the journal.
+#[derive(Debug, Default)]
+pub(super) struct Lag {
+    pub(super) bytes: AtomicU64,
+    pub(super) records: AtomicU64,
+}
+
+/// Why intake is closed; each reason comes and goes on its own.
+#[derive(Debug, Default)]
+struct Closed {
+    stopping: bool,
+    journal_full: bool,
+    disk_full: bool,
+}
+
+impl<D: Disk> Shared<D> {
+    pub(super) fn new(state: State, reader: Reader<D>, time: EngineTime, limits: StoreLimits) -> Self {
+        Self {
+            recent: Recent::new(limits.recent_bytes_max),
+            counts: Counts { pending: AtomicU64::new(state.ledger.pending), ..Counts::default() },
+            state: RwLock::new(state),
+            reader,
+            hints: Arc::default(),
+            time,
+            limits,
+            lag: Lag::default(),
+            frames: Mutex::default(),
+            closed: Mutex::default(),
+            failure: watch::channel(None).0,
+        }
+    }
+
+    /// The key space, to read.
+    pub(super) fn state(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The key space, to change.
+    pub(super) fn state_mut(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A frame of the journal; `None` when its segment has been dropped.
+    pub(super) fn frame(&self, at: At) -> Result<Option<Arc<Frame>>, StoreError> {
+        {
+            let mut frames = self.frames.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(i) = frames.iter().position(|(have, _)| *have == at)
+                && let Some(found) = frames.remove(i)
+            {
+                let frame = Arc::clone(&found.1);
+                frames.push_front(found);
+                return Ok(Some(frame));
+            }
+        }
+        let frame = match self.reader.frame_at(at.segment, at.offset) {
+            Ok(frame) => Arc::new(frame),
+            Err(ReadError::Gone { .. }) => return Ok(None),
+            Err(error) => return Err(self.fail(&error)),
+        };
+        let mut frames = self.frames.lock().unwrap_or_else(PoisonError::into_inner);
+        frames.push_front((at, Arc::clone(&frame)));
+        frames.truncate(FRAMES_KEPT);
+        Ok(Some(frame))
+    }
+
+    /// Frames that were read before bodies were erased must not be found again.
+    pub(super) fn forget_frames(&self) {
+        self.frames.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// The storage failed for good: whoever runs the store must stop and start it again.
+    pub(super) fn fail(&self, error: &dyn std::error::Error) -> StoreError {
+        let text: Arc<str> = chain(error).into();
+        self.failure.send_if_modified(|failure| {
+            let first = failure.is_none();
+            if first {
+                tracing::error!(error = %text, "storage failed; stopping, since only a new start knows what is durable");
+                *failure = Some(Arc::clone(&text));
+            }
+            first
+        });
+        StoreError::Failed(text)
+    }
+
+    /// Why the storage failed, if it did.
+    pub(super) fn failure(&self) -> Option<StoreError> {
+        self.failure.borrow().clone().map(StoreError::Failed)
+    }
+
+    /// Resolves when the storage has failed.
+    pub(super) fn watch_failure(&self) -> watch::Receiver<Option<Arc<str>>> {
+        self.failure.subscribe()
+    }
+
+    /// Lets no more events in.
+    pub(super) fn stop_intake(&self) {
+        self.closed().stopping = true;
+    }
+
+    /// Opens or closes intake for want of room.
+    pub(super) fn set_full(&self, journal_full: bool, disk_full: bool) {
+        let mut closed = self.closed();
+        for (was, is, what) in [
+            (closed.journal_full, journal_full, "the journal is at its limit and pending events can't be dropped"),
+            (closed.disk_full, disk_full, "the disk is nearly full"),
+        ] {
+            match (was, is) {
+                (false, true) => tracing::warn!("intake closed: {what}; deliveries go on"),
+                (true, false) => tracing::info!("intake open again"),
+                _ => {}
+            }
+        }
+        (closed.journal_full, closed.disk_full) = (journal_full, disk_full);
+    }
+
+    /// Whether events may come in.
+    pub(super) fn intake(&self) -> Result<(), Refusal> {
+        let limits = &self.limits;
+        {
+            let closed = self.closed();
+            if closed.stopping {
+                return Err(Refusal::Stopping);
+            }
+            if closed.journal_full {
+                return Err(Refusal::JournalFull { limit_bytes: limits.retention_bytes });
+            }
+            if closed.disk_full {
+                return Err(Refusal::DiskFull { floor_bytes: limits.free_bytes_min });
+            }
+        }
+        if self.counts.pending.load(Ordering::Relaxed) >= limits.pending_max {
+            return Err(Refusal::PendingFull { limit: limits.pending_max });
+        }
+        Ok(())
+    }
+
+    fn closed(&self) -> std::sync::MutexGuard<'_, Closed> {
+        self.closed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An error with its causes in one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

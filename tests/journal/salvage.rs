@@ -1,0 +1,145 @@
+//! Salvage: what is whole is kept, what is lost is listed, and no crash loses the rest.
+
+use std::sync::Arc;
+
+use postrider::env::{Disk, MemDisk};
+use postrider::journal::{BodyState, OpenError, SalvageReport, salvage};
+
+use crate::model::*;
+
+/// Three sealed segments of three frames each, and an active one.
+fn journal() -> (Arc<MemDisk>, Vec<Batch>) {
+    let disk = Arc::new(MemDisk::new());
+    for incarnation in 1..=4 {
+        let mut journal = open(&disk, incarnation);
+        for step in 0..3 {
+            put(&mut journal, &batch(incarnation * 10 + step, 60));
+        }
+    }
+    let written = batches(&open(&Arc::new(disk.fork()), 5));
+    (disk, written)
+}
+
+fn run(disk: &Arc<MemDisk>) -> SalvageReport {
+    salvage(disk, dir(), OPTIONS, 77, 5).unwrap()
+}
+
+/// Batches without the empty one that ends a salvaged journal.
+fn saved(disk: &Arc<MemDisk>) -> Vec<Batch> {
+    let mut found = batches(&open(disk, 9));
+    assert_eq!(found.pop().unwrap().records, []);
+    found
+}
+
+#[test]
+fn a_whole_journal_stays_as_it_was() {
+    let (disk, written) = journal();
+    let report = run(&disk);
+    assert_eq!((report.frames, report.lost.len(), report.lost_records.len()), (12, 0, 0));
+    assert_eq!(saved(&disk), written);
+    let damaged = report.damaged_dir.unwrap();
+    assert_eq!(damaged.to_str().unwrap(), "data/journal.damaged-1");
+    assert_eq!(disk.list(&damaged).unwrap().len(), 4);
+    assert_eq!(run(&disk).damaged_dir.unwrap().to_str().unwrap(), "data/journal.damaged-2");
+}
+
+#[test]
+fn a_damaged_frame_is_listed_with_its_place_and_its_records() {
+    let (disk, written) = journal();
+    // The second frame of the second segment is number 4: opening copied number 3 to its start.
+    flip(&*disk, &segment_name(2), 4096 + 256 + 20, 1);
+    let report = run(&disk);
+    assert_eq!(report.lost.len(), 1);
+    let lost = &report.lost[0];
+    assert_eq!((lost.segment, lost.first_sequence, lost.last_sequence), (2, 4, 4));
+    assert_eq!(lost.keyed_records, Some(2));
+    let (from, to) = lost.bytes.unwrap();
+    assert!(from > 4096 && to > from);
+    let contents = |batches: &[Batch]| batches.iter().map(|one| one.records.clone()).collect::<Vec<_>>();
+    let mut expected = written;
+    expected.remove(3);
+    let found = saved(&disk);
+    assert_eq!(contents(&found), contents(&expected));
+    assert!(found.iter().zip(1..).all(|(one, sequence)| one.sequence == sequence));
+}
+
+#[test]
+fn a_damaged_body_costs_its_record_alone() {
+    let (disk, written) = journal();
+    let content = disk.read_file(&dir().join(segment_name(1))).unwrap();
+    let body = content.windows(7).position(|window| window == b"body-11").unwrap();
+    flip(&*disk, &segment_name(1), body as u64, 1);
+    let report = run(&disk);
+    assert_eq!((report.frames, report.records), (12, 23));
+    let lost = report.lost_records[0];
+    assert_eq!((lost.segment, lost.sequence, lost.index, lost.key, lost.kind), (1, 2, 0, 111, 2));
+    assert_eq!(saved(&disk)[1].records, written[1].records[1..]);
+}
+
+#[test]
+fn a_missing_segment_and_a_lost_header_cost_what_was_in_them() {
+    let (disk, written) = journal();
+    disk.unlink(&dir().join(segment_name(2))).unwrap();
+    patch(&*disk, &segment_name(3), 0, |header| header.fill(9), 4096);
+    let report = run(&disk);
+    assert_eq!(report.lost.len(), 1);
+    assert_eq!((report.lost[0].first_sequence, report.lost[0].last_sequence), (3, 5));
+    assert_eq!(report.lost[0].bytes, None);
+    let found = saved(&disk);
+    assert_eq!(found.len(), 9);
+    assert_eq!(found[2].records, written[5].records);
+}
+
+#[test]
+fn an_erased_body_stays_an_erased_one() {
+    let (disk, _) = journal();
+    let mut journal = open(&disk, 6);
+    journal.erase(432, &|_| true).unwrap();
+    journal.erase(111, &|_| true).unwrap();
+    let before = batches(&journal);
+    drop(journal);
+    let report = run(&disk);
+    assert_eq!((report.lost.len(), report.lost_records.len()), (0, 0));
+    assert_eq!(saved(&disk), before);
+    let journal = open(&disk, 10);
+    let found = journal.reader().find(111).unwrap()[0];
+    let frame = journal.reader().frame_at(found.segment, found.offset).unwrap();
+    assert_eq!(frame.records[found.index as usize].state, BodyState::Zeroed);
+}
+
+#[test]
+fn a_salvage_interrupted_at_any_operation_loses_nothing_and_can_be_run_again() {
+    let (state, _) = journal();
+    flip(&*state, &segment_name(2), 4096 + 256 + 20, 1);
+    let whole = Arc::new(state.fork());
+    let before = whole.operations();
+    run(&whole);
+    let expected = saved(&whole);
+    let operations = whole.operations() - before;
+    let mut between = 0;
+    for count in 0..operations {
+        for seed in 0..3 {
+            let disk = Arc::new(state.fork());
+            disk.fail_after(count);
+            if salvage(&disk, dir(), OPTIONS, 77, 5).is_ok() {
+                // Only operations of the closing checks above are left.
+                continue;
+            }
+            disk.crash(keeper(seed));
+            match try_open(&disk, 8) {
+                // Done but for the last sync of the directory.
+                Ok(_) => {}
+                Err(OpenError::Damaged { .. }) => {
+                    run(&disk);
+                }
+                Err(OpenError::SalvageUnfinished { .. }) => {
+                    between += 1;
+                    run(&disk);
+                }
+                Err(other) => panic!("{count}: {other}"),
+            }
+            assert_eq!(saved(&disk), expected, "failing after {count}, cut {seed}");
+        }
+    }
+    assert!(between > 0);
+}
