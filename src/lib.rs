@@ -4,6 +4,7 @@
 //! `core ← env ← journal ← index ← store ← engine ← {ingress, egress, api} ← daemon ← cli`; `config` knows `core` only,
 //! `telemetry` and `http` (the server parts that both listeners share) nothing. See `docs/ARCHITECTURE.md`.
 
+pub mod api;
 pub mod config;
 pub mod core;
 pub mod engine;
