@@ -136,7 +136,9 @@ impl Client {
         let has_path = !matches!(uri.path(), "" | "/") || uri.query().is_some();
         let authority = uri.authority().filter(|_| uri.scheme_str() == Some("http") && !has_path);
         let Some(authority) = authority.filter(|a| !a.as_str().contains('@')) else {
-            return Err(Failure::usage(format_args!("expected --server such as http://127.0.0.1:8081, got {server:?}")));
+            return Err(Failure::usage(format_args!(
+                "expected --server such as http://127.0.0.1:8081, got {server:?}"
+            )));
         };
         let port = authority.port_u16().unwrap_or(80);
         let read = std::fs::read_to_string(&token_file).map_err(|error| error.to_string());
@@ -201,9 +203,9 @@ impl Client {
             request = request.header(*name, *value);
         }
         // Only flags that become header values, and the token, can hold what a header can't.
-        request.body(Full::new(body)).map_err(|_| {
-            Failure::usage("expected visible ASCII characters in the token and in what becomes a header")
-        })
+        request
+            .body(Full::new(body))
+            .map_err(|_| Failure::usage("expected visible ASCII characters in the token and in what becomes a header"))
     }
 
     fn unreachable(&self, why: &str) -> Failure {

@@ -103,7 +103,8 @@ pub(super) fn run(command: &Command, out: &mut Out) -> Result<u8, Failure> {
 
 fn summary(config: &Config) -> Summary<'_> {
     let catalog = &config.catalog;
-    let mut sources: Vec<_> = catalog.sources().map(|s| SourceLine { name: &s.name, path: format!("/in/{}", s.name) }).collect();
+    let mut sources: Vec<_> =
+        catalog.sources().map(|s| SourceLine { name: &s.name, path: format!("/in/{}", s.name) }).collect();
     sources.sort_by_key(|line| line.name);
     let mut endpoints: Vec<_> = catalog
         .endpoints()

@@ -121,7 +121,8 @@ fn show(args: &Args, client: &Client, id: &str, out: &mut Out) -> Result<(), Fai
         _ if message.erased => out.line("content   erased"),
         (Some(payload), _) => {
             // Line breaks and tabs are layout in JSON, and all that it may hold of the first 32 characters.
-            let lines = payload.get().lines().map(|line| line.split('\t').map(printable).collect::<Vec<_>>().join("\t"));
+            let lines =
+                payload.get().lines().map(|line| line.split('\t').map(printable).collect::<Vec<_>>().join("\t"));
             out.line(format_args!("content\n{}", lines.collect::<Vec<_>>().join("\n")))
         }
         (None, Some(base64)) => out.line(format_args!("content   not JSON; in base64:\n{base64}")),

@@ -84,24 +84,14 @@ pub(super) fn run(args: &Args, out: &mut Out) -> Result<u8, Failure> {
     Ok(exit::OK)
 }
 
-fn by_profile(
-    args: &Args,
-    profile: Profile,
-    secrets: &[Secret],
-    now_s: i64,
-) -> Result<Vec<(String, String)>, Failure> {
+fn by_profile(args: &Args, profile: Profile, secrets: &[Secret], now_s: i64) -> Result<Vec<(String, String)>, Failure> {
     let body = args.request.read()?.body;
     let id = args.id.clone().unwrap_or_else(new_id);
     let headers = profile.headers(secrets, &id, now_s, &body).map_err(|error| failure(&error))?;
     Ok(headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
 }
 
-fn by_provider(
-    args: &Args,
-    provider: &str,
-    secrets: &[Secret],
-    now_s: i64,
-) -> Result<Vec<(String, String)>, Failure> {
+fn by_provider(args: &Args, provider: &str, secrets: &[Secret], now_s: i64) -> Result<Vec<(String, String)>, Failure> {
     let scheme = args.request.scheme(provider)?;
     let [secret] = secrets else {
         return Err(Failure::usage("a provider signs with one secret: give --secret once"));
