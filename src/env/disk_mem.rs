@@ -60,6 +60,7 @@ struct Inode {
     content: Vec<u8>,
     durable: Vec<u8>,
     unsynced: Vec<Change>,
+    sync_failed: bool,
 }
 
 #[derive(Clone)]
@@ -92,9 +93,16 @@ impl MemDisk {
         state.fail_at = Some(state.operations + count);
     }
 
-    /// Ends the failing that [`MemDisk::fail_after`] began. What was lost stays lost.
+    /// Ends the failing that [`MemDisk::fail_after`] began. What a failed sync should have written stays readable and is
+    /// never written.
     pub fn heal(&self) {
-        self.lock().fail_at = None;
+        let mut state = self.lock();
+        state.fail_at = None;
+        for inode in &mut state.inodes {
+            if std::mem::take(&mut inode.sync_failed) {
+                inode.unsynced.clear();
+            }
+        }
     }
 
     /// Cuts the power: of what isn't synced only what `keep` says survives. Also heals the disk.
@@ -114,6 +122,7 @@ impl MemDisk {
                 change.tear(&mut inode.durable, &mut keep);
             }
             inode.content.clone_from(&inode.durable);
+            inode.sync_failed = false;
         }
     }
 
@@ -338,13 +347,12 @@ impl DiskFile for MemFile {
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.disk.lock();
         let result = state.operate();
-        let failed_first = state.just_failed();
+        let failed_now = state.just_failed();
         let inode = &mut state.inodes[self.inode];
-        if result.is_ok() || failed_first {
+        inode.sync_failed |= failed_now;
+        if result.is_ok() {
             for change in std::mem::take(&mut inode.unsynced) {
-                if result.is_ok() {
-                    change.apply(&mut inode.durable);
-                }
+                change.apply(&mut inode.durable);
             }
         }
         result
