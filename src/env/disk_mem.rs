@@ -39,6 +39,7 @@ pub struct MemFile {
 }
 
 #[derive(Default, Clone)]
+/// Names and inodes as a running system sees them, beside what a power cut would leave.
 struct State {
     names: BTreeMap<PathBuf, usize>,
     durable_names: BTreeMap<PathBuf, usize>,
@@ -110,6 +111,7 @@ impl MemDisk {
         let mut state = self.lock();
         let state = &mut *state;
         state.fail_at = None;
+        // A journalling file system replays its log in order, so names are lost from the end only.
         for change in std::mem::take(&mut state.name_changes) {
             if !keep(Piece::Name) {
                 break;
@@ -140,6 +142,7 @@ impl MemDisk {
 }
 
 impl State {
+    /// Reading fails, too, once something failed: a test must not go on with a dying disk unnoticed.
     fn alive(&self) -> io::Result<()> {
         match self.fail_at {
             Some(at) if self.operations > at => Err(io::Error::other("the disk was told to fail")),
@@ -158,6 +161,7 @@ impl State {
         self.fail_at.is_some_and(|at| self.operations == at + 1)
     }
 
+    /// Visible at once, durable after the directory's sync.
     fn change_name(&mut self, change: NameChange) {
         change.apply(&mut self.names);
         self.name_changes.push(change);
@@ -190,6 +194,7 @@ impl Change {
         self.tear(content, &mut |_| true);
     }
 
+    /// Applies what `keep` keeps. A length and each sector are kept or lost on their own, in any combination.
     fn tear(&self, content: &mut Vec<u8>, keep: &mut impl FnMut(Piece) -> bool) {
         match self {
             Self::Length(len) if keep(Piece::Length) => content.resize(*len as usize, 0),
@@ -311,6 +316,7 @@ impl Disk for MemDisk {
 }
 
 impl MemFile {
+    /// Does a change, or, if the disk fails right now, half of it.
     fn change(&self, change: Change, half: Option<Change>) -> io::Result<()> {
         let mut state = self.disk.lock();
         let result = state.operate();
