@@ -8,6 +8,7 @@ pub mod api;
 pub mod cli;
 pub mod config;
 pub mod core;
+pub mod daemon;
 pub mod egress;
 pub mod engine;
 pub mod env;
