@@ -91,6 +91,7 @@ impl<D: Disk> Committer<D> {
 
     fn commit(&mut self, draft: Draft) -> Result<(), StoreError> {
         let shared = Arc::clone(&self.shared);
+        draft.keep_events(&shared.recent);
         match self.write(&draft.facts) {
             Ok(()) => {}
             Err(error) => {
@@ -100,8 +101,8 @@ impl<D: Disk> Committer<D> {
         }
         self.last_id = draft.last_id;
         shared.counts.stale_settles.fetch_add(draft.stale, Ordering::Relaxed);
-        shared.recent.forget(draft.done.iter().copied());
-        draft.answer(&shared.recent);
+        shared.recent.delivered(draft.delivered.iter().copied());
+        draft.answer();
         Ok(())
     }
 
