@@ -57,7 +57,7 @@ fn is_whole(request: &[u8]) -> bool {
 
 fn write_config(home: &Path, port: u16) {
     let text = format!(
-        "[[source]]\nname = \"forge\"\nprovider = \"github\"\nsecrets = [\"{SECRET}\"]\n\
+        "[limits]\nfree_bytes = 0\n[[source]]\nname = \"forge\"\nprovider = \"github\"\nsecrets = [\"{SECRET}\"]\n\
          [[endpoint]]\nname = \"app\"\nurl = \"http://127.0.0.1:{port}/\"\nsources = [\"forge\"]\nevent_types = [\"order.*\"]\nsecret = \"{SECRET}\"\n"
     );
     std::fs::write(home.join("postrider.toml"), text).unwrap();

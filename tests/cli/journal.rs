@@ -33,7 +33,13 @@ struct Built {
 fn open(data: PathBuf) -> EmbeddedStore {
     EmbeddedStore::open(Opening {
         data,
-        limits: StoreLimits::default(),
+        // Small files, as they are searched here byte by byte.
+        limits: StoreLimits {
+            segment_bytes: 1 << 20,
+            batch_bytes_max: 256 << 10,
+            free_bytes_min: 0,
+            ..StoreLimits::default()
+        },
         clock: Arc::new(RealClock::new()),
         entropy: Arc::new(RealEntropy),
         rebuild: false,
