@@ -14,6 +14,7 @@ use super::queue::{Command, NO_BODY, Reply};
 use super::retention::DropPlan;
 use super::shared::Shared;
 use crate::core::delivery::{Dead, DeadReason, DeliveryId};
+use crate::core::error::chain;
 use crate::core::fact::{EndpointNote, Fact, Standing, kind};
 use crate::core::id::{EndpointId, EventId};
 use crate::env::{Disk, Entropy};
@@ -120,7 +121,7 @@ impl<D: Disk> Committer<D> {
                         // What is left of the segment is for settles; the housekeeper opens intake again.
                         self.shared.set_disk_full();
                     }
-                    tracing::warn!(error = %super::shared::chain(&error), "a journal job failed and is tried again");
+                    tracing::warn!(error = %chain(&error), "a journal job failed and is tried again");
                 }
                 self.count_journal();
                 Ok(())

@@ -8,8 +8,9 @@ use std::collections::HashSet;
 
 use bytes::Bytes;
 
-use super::shared::{Shared, chain};
+use super::shared::Shared;
 use crate::core::delivery::{DeliveryId, Pending};
+use crate::core::error::chain;
 use crate::core::event::{DedupKey, EventMeta};
 use crate::core::fact::{DedupEntry, Fact};
 use crate::core::id::{EndpointId, EventId};

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use super::recent::Recent;
 use super::time::EngineTime;
+use crate::core::error::chain;
 use crate::core::limits::StoreLimits;
 use crate::env::Disk;
 use crate::index::State;
@@ -192,16 +193,4 @@ impl<D: Disk> Shared<D> {
     fn closed(&self) -> std::sync::MutexGuard<'_, Closed> {
         self.closed.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// An error with its causes in one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
