@@ -4,8 +4,11 @@
 //! `core ← env ← journal ← index ← store ← engine ← {ingress, egress, api} ← daemon ← cli`; `config` knows `core` only,
 //! `telemetry` and `http` (the server parts that both listeners share) nothing. See `docs/ARCHITECTURE.md`.
 
+pub mod api;
 pub mod config;
 pub mod core;
+pub mod daemon;
+pub mod egress;
 pub mod engine;
 pub mod env;
 pub mod http;

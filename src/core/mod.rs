@@ -16,4 +16,5 @@ pub mod pattern;
 pub mod retry;
 pub mod secret;
 pub mod signature;
+pub mod time;
 pub mod url;

@@ -262,6 +262,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn ids_stay_in_commit_order_though_the_clock_steps_back() {
+        let times = Mutex::new(vec![0, 3, 9, 5, 5]);
+        let now = move || lock(&times).pop().expect("one time for each call");
+        let store = MemoryStore::new(now, StoreLimits::default());
+        let mut ids = Vec::new();
+        for accepted_ms in [5, 5, 9, 3, 0] {
+            let Accepted::New { event } = store.accept(event()).await.unwrap() else { panic!("it has no keys") };
+            assert_eq!(event.meta.accepted_ms, accepted_ms);
+            ids.push(event.meta.id);
+        }
+        assert!(ids.is_sorted_by(|a, b| a < b), "{ids:?}");
+        assert_eq!(ids[4].ms(), 9);
+    }
+
+    #[tokio::test]
     async fn it_refuses_on_demand() {
         let store = store();
         store.refuse_with(Some(Refusal::QueueFull));

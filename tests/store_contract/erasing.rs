@@ -1,10 +1,13 @@
 //! Rules of `erase`: the content goes, the record of what happened stays.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use bytes::Bytes;
 use postrider::core::delivery::{Dead, DeadReason, DeliveryId, DeliveryState, Next, Pending};
 use postrider::core::event::{DedupScope, NewEvent, body_fingerprint};
 use postrider::core::id::EventId;
-use postrider::store::Store;
+use postrider::store::{Redriven, Store};
 
 use crate::harness::{
     Form, Picture, accept, backlog, delivery, duplicate, endpoint, event_for, graveyard, key, keyed, kill, open,
@@ -74,6 +77,78 @@ pub async fn erasing_again_changes_nothing<F: Form>() {
     let empty = accept(&*store, NewEvent { body: Bytes::new(), ..event_for(&[]) }).await.meta.id;
     assert!(store.erase(empty).await.unwrap());
     assert!(store.event(empty).await.unwrap().unwrap().erased);
+}
+
+/// Whichever comes first: what was erased is not pending, since there is nothing to send any more.
+pub async fn erasure_beats_a_concurrent_replay<F: Form>() {
+    let (_form, store, _clock) = open::<F>().await;
+    for round in 0..64 {
+        let (id, was) = delivery(&*store).await;
+        match round % 2 {
+            0 => settle(&*store, id, was, Next::Delivered).await,
+            _ => kill(&*store, id, was).await,
+        }
+        let tasks: Vec<_> = (0..4)
+            .map(|n| {
+                let store = Arc::clone(&store);
+                tokio::spawn(async move {
+                    match n {
+                        0 => assert!(store.erase(id.event).await.unwrap()),
+                        _ => drop(store.redrive(id).await.unwrap()),
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        let state = state(&*store, id).await;
+        assert!(!matches!(state, DeliveryState::Pending(_)), "erased and still {state:?}");
+        assert_eq!(store.redrive(id).await.unwrap(), Redriven::Erased);
+    }
+    assert_eq!(store.stats().pending, 0);
+}
+
+/// Nor does a reader that was looking at it bring it back.
+pub async fn no_reader_finds_erased_content_again<F: Form>() {
+    let (_form, store, _clock) = open::<F>().await;
+    for _ in 0..32 {
+        // Several events close together: a form may read them together.
+        let mut ids = Vec::new();
+        for _ in 0..2 {
+            let (id, was) = delivery(&*store).await;
+            settle(&*store, id, was, Next::Delivered).await;
+            ids.push(id.event);
+        }
+        let stop = Arc::new(AtomicBool::new(false));
+        let readers: Vec<_> = (0..4)
+            .map(|_| {
+                let (store, stop, ids) = (Arc::clone(&store), Arc::clone(&stop), ids.clone());
+                tokio::spawn(async move {
+                    while !stop.load(Ordering::SeqCst) {
+                        for id in &ids {
+                            let event = store.event(*id).await.unwrap().unwrap();
+                            // All or nothing: neither bytes of an erased event nor zeros of one that seems whole.
+                            let expected: &[u8] = if event.erased { b"" } else { b"{}" };
+                            assert_eq!(event.body, expected, "half erased");
+                            store.attempts(*id).await.unwrap().unwrap();
+                        }
+                    }
+                })
+            })
+            .collect();
+        assert!(store.erase(ids[0]).await.unwrap());
+        for _ in 0..4 {
+            let erased = store.event(ids[0]).await.unwrap().unwrap();
+            assert!(erased.erased && erased.body.is_empty());
+            assert!(store.attempts(ids[0]).await.unwrap().unwrap()[0].response.is_empty());
+            assert!(!store.event(ids[1]).await.unwrap().unwrap().erased);
+        }
+        stop.store(true, Ordering::SeqCst);
+        for reader in readers {
+            reader.await.unwrap();
+        }
+    }
 }
 
 pub async fn an_erased_event_still_holds_its_keys<F: Form>() {

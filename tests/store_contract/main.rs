@@ -92,12 +92,15 @@ macro_rules! contract {
                     erasure_empties_bytes_and_keeps_the_record,
                     erasure_buries_what_is_pending,
                     erasing_again_changes_nothing,
+                    erasure_beats_a_concurrent_replay,
+                    no_reader_finds_erased_content_again,
                     an_erased_event_still_holds_its_keys,
                 }
                 standing {
                     a_note_changes_only_when_the_standing_does,
                     every_change_of_standing_is_told,
                     removal_buries_the_pending_deliveries_of_that_endpoint_alone,
+                    removal_again_buries_what_came_meanwhile,
                     disabling_leaves_the_backlog,
                     a_removed_endpoint_can_come_back,
                 }

@@ -76,6 +76,21 @@ pub async fn removal_buries_the_pending_deliveries_of_that_endpoint_alone<F: For
     assert_eq!(graveyard(&*store).await.len(), 3);
 }
 
+/// An event may be accepted with the endpoints of a configuration that is on its way out; and a removal that a crash cut
+/// short must be completed when it is asked for again.
+pub async fn removal_again_buries_what_came_meanwhile<F: Form>() {
+    let (_form, store, _clock) = open::<F>().await;
+    let removed = Standing::Removed { since_ms: store.now_ms() };
+    set(&*store, 0, removed).await;
+    let (id, _) = delivery(&*store).await;
+    assert_eq!(backlog(&*store, 0).await.len(), 1);
+    set(&*store, 0, removed).await;
+    assert!(backlog(&*store, 0).await.is_empty());
+    let reason = DeadReason::EndpointRemoved;
+    assert_eq!(state(&*store, id).await, DeliveryState::Dead(Dead { reason, at_ms: store.now_ms(), attempts: 0 }));
+    assert_eq!(store.endpoint_notes()[0].version, 1);
+}
+
 pub async fn disabling_leaves_the_backlog<F: Form>() {
     let (_form, store, _clock) = open::<F>().await;
     delivery(&*store).await;

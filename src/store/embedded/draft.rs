@@ -14,7 +14,7 @@ use crate::core::fact::{DedupEntry, Fact, Standing};
 use crate::core::id::EventId;
 use crate::core::limits::StoreLimits;
 use crate::env::{Disk, Entropy};
-use crate::index::{State, TreeError, delivery, due, entry_of};
+use crate::index::{State, TreeError, delivery, due, entry_of, erased};
 use crate::store::{Accepted, Applied, Redriven, Settle, StoreError};
 
 /// Whether a command went into the batch.
@@ -144,6 +144,10 @@ impl Draft {
     }
 
     fn redrive(&mut self, delivery: DeliveryId, attempts_made: u32, state: &State) -> Result<Redriven, TreeError> {
+        // The caller looked before it queued; an erasure may have come in between.
+        if state.get(&erased::key(delivery.event))?.is_some() {
+            return Ok(Redriven::Erased);
+        }
         let note = super::read::note(state, delivery.endpoint)?;
         if note.is_some_and(|note| matches!(note.standing, Standing::Removed { .. })) {
             return Ok(Redriven::EndpointRemoved);

@@ -14,7 +14,7 @@ use crate::core::id::{EndpointId, EventId};
 use crate::env::Disk;
 use crate::index::event::{At, Entry};
 use crate::index::{Layered, State, TreeError, dead, dedup, due, entry_of, erased, event, note as notes};
-use crate::journal::Frame;
+use crate::journal::{BodyState, Frame};
 use crate::store::{
     AttemptRecord, Cursor, DeadKey, DeadLetter, DeadQuery, Delivery, Due, DueKey, EventQuery, Page, StoreError,
 };
@@ -111,6 +111,8 @@ pub(super) fn event_in(frame: &Frame, id: EventId, erased: bool) -> Option<Event
         Fact::Accepted { meta, .. } | Fact::Carried { meta, .. } => meta,
         _ => return None,
     };
+    // The bytes become zeros a moment before the key space knows of the erasure, which is durable by then.
+    let erased = erased || frame.records[index].state == BodyState::Zeroed;
     let body = if erased { Bytes::new() } else { Bytes::copy_from_slice(&frame.body(index)) };
     Some(Event { meta, body, erased })
 }
@@ -159,7 +161,8 @@ impl<D: Disk> Shared<D> {
             let index = place.index as usize;
             let fact = Fact::decode(place.kind, &frame.meta(index)).map_err(|e| self.fail(&e))?;
             if let Fact::Settled { delivery, attempt, next, .. } = fact {
-                let response = if event.erased { Bytes::new() } else { Bytes::copy_from_slice(&frame.body(index)) };
+                let erased = event.erased || frame.records[index].state == BodyState::Zeroed;
+                let response = if erased { Bytes::new() } else { Bytes::copy_from_slice(&frame.body(index)) };
                 attempts.push(AttemptRecord { endpoint: delivery.endpoint, attempt, next, response });
             }
         }

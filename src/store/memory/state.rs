@@ -175,25 +175,29 @@ impl State {
         true
     }
 
-    /// Sets an endpoint's standing if it is another one.
+    /// Sets an endpoint's standing if it is another one. A removed endpoint keeps nothing pending, not even what came since.
     pub(super) fn set_standing(&mut self, id: EndpointId, app: &str, name: &str, standing: Standing, now_ms: u64) {
         let before = self.notes.get(&id);
-        if before.is_some_and(|note| same_kind(&note.standing, &standing)) {
-            return;
+        if !before.is_some_and(|note| same_kind(&note.standing, &standing)) {
+            let version = before.map_or(0, |note| note.version) + 1;
+            let note = EndpointNote { id, app: app.to_owned(), name: name.to_owned(), version, standing };
+            self.notes.insert(id, note);
+            self.records += 1;
+            self.news.standings.push(id);
         }
-        let version = before.map_or(0, |note| note.version) + 1;
-        let note = EndpointNote { id, app: app.to_owned(), name: name.to_owned(), version, standing };
-        self.notes.insert(id, note);
-        self.records += 1;
         if matches!(standing, Standing::Removed { .. }) {
-            let from = DueKey { due_ms: 0, event: EventId::MIN };
-            let to = DueKey { due_ms: u64::MAX, event: EventId::MAX };
-            let lost: Vec<_> = self.due.range((id, from)..=(id, to)).map(|((_, key), _)| key.event).collect();
-            for event in lost {
-                self.bury(DeliveryId { endpoint: id, event }, DeadReason::EndpointRemoved, now_ms);
-            }
+            self.bury_all(id, now_ms);
         }
-        self.news.standings.push(id);
+    }
+
+    fn bury_all(&mut self, endpoint: EndpointId, at_ms: u64) {
+        let from = DueKey { due_ms: 0, event: EventId::MIN };
+        let to = DueKey { due_ms: u64::MAX, event: EventId::MAX };
+        let range = self.due.range((endpoint, from)..=(endpoint, to));
+        let events: Vec<_> = range.map(|((_, key), _)| key.event).collect();
+        for event in events {
+            self.bury(DeliveryId { endpoint, event }, DeadReason::EndpointRemoved, at_ms);
+        }
     }
 
     /// A pending delivery becomes a dead letter without an attempt; any other stays what it is.
