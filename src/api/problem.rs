@@ -111,6 +111,9 @@ impl From<StoreError> for Problem {
                 unavailable(refusal_code(refusal), refusal.to_string()).retry_after(seconds)
             }
             StoreError::TooLarge { .. } => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", error.to_string()),
+            StoreError::Unreadable { .. } => {
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "unreadable", error.to_string())
+            }
             StoreError::Failed(why) => {
                 // The cause names files of the host: that is for the operator's log, not for clients.
                 tracing::error!(error = %why, "the store failed a management request");

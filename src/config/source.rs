@@ -53,7 +53,7 @@ pub(super) fn read_all(nodes: &[Node<'_>], secrets: &mut SecretReader<'_>, repor
         let tolerance_s = read_tolerance(&table, report);
         if let (Some(name), Some(application), Some(scheme), Some(secrets)) = (name, application, scheme, secrets) {
             let (id, app) = (source_id(&name), app_id(&application));
-            sources.complete.push(Source { id, name, app, scheme, secrets, tolerance_s });
+            sources.complete.push(Source { id, name, app, app_name: application, scheme, secrets, tolerance_s });
         }
     }
     sources

@@ -80,12 +80,22 @@ pub enum FailureKind {
     Reset,
     /// What came is not HTTP, or past the limits on a response's head.
     Protocol,
+    /// The event's bytes are damaged on this machine's disk; nothing was sent.
+    Unreadable,
 }
 
 impl FailureKind {
     /// Every kind, for tables and metrics.
-    pub const ALL: [Self; 7] =
-        [Self::Dns, Self::Blocked, Self::Connect, Self::Tls, Self::Timeout, Self::Reset, Self::Protocol];
+    pub const ALL: [Self; 8] = [
+        Self::Dns,
+        Self::Blocked,
+        Self::Connect,
+        Self::Tls,
+        Self::Timeout,
+        Self::Reset,
+        Self::Protocol,
+        Self::Unreadable,
+    ];
 
     /// The word for it in JSON, metrics and logs.
     pub const fn as_str(self) -> &'static str {
@@ -97,6 +107,7 @@ impl FailureKind {
             Self::Timeout => "timeout",
             Self::Reset => "reset",
             Self::Protocol => "protocol",
+            Self::Unreadable => "unreadable",
         }
     }
 }

@@ -21,6 +21,8 @@ pub struct Source {
     pub name: String,
     /// The application that its events belong to.
     pub app: AppId,
+    /// That application's name.
+    pub app_name: String,
     /// How its requests are verified, and where their id and type stand.
     pub scheme: Scheme,
     /// Any of them may have signed.
@@ -64,17 +66,36 @@ pub struct Catalog {
     sources: HashMap<String, Source>,
     endpoints: HashMap<EndpointId, Arc<Endpoint>>,
     apps: HashMap<String, AppId>,
+    by_source: HashMap<SourceId, Vec<EndpointId>>,
+    by_app: HashMap<AppId, Vec<EndpointId>>,
+    source_names: HashMap<SourceId, String>,
 }
 
 impl Catalog {
     /// A catalog of these sources and endpoints; `default` and every application they name exist.
-    pub fn new(sources: Vec<Source>, endpoints: Vec<Endpoint>) -> Self {
+    pub fn new(sources: Vec<Source>, mut endpoints: Vec<Endpoint>) -> Self {
         let mut apps = HashMap::from([(DEFAULT_APP.to_owned(), app_id(DEFAULT_APP))]);
         apps.extend(endpoints.iter().map(|e| (e.app_name.clone(), e.app)));
+        apps.extend(sources.iter().map(|s| (s.app_name.clone(), s.app)));
+        let (mut by_source, mut by_app) = (HashMap::<_, Vec<_>>::new(), HashMap::<_, Vec<_>>::new());
+        // In the order of their ids, so that the same catalog always gives the same lists.
+        endpoints.sort_unstable_by_key(|e| e.id);
+        for endpoint in &endpoints {
+            by_app.entry(endpoint.app).or_default().push(endpoint.id);
+            for source in &endpoint.sources {
+                let takers = by_source.entry(*source).or_default();
+                if takers.last() != Some(&endpoint.id) {
+                    takers.push(endpoint.id);
+                }
+            }
+        }
         Self {
+            by_source,
+            by_app,
+            apps,
+            source_names: sources.iter().map(|s| (s.id, s.name.clone())).collect(),
             sources: sources.into_iter().map(|s| (s.name.clone(), s)).collect(),
             endpoints: endpoints.into_iter().map(|e| (e.id, Arc::new(e))).collect(),
-            apps,
         }
     }
 
@@ -85,7 +106,7 @@ impl Catalog {
 
     /// The name of a source.
     pub fn source_name(&self, id: SourceId) -> Option<&str> {
-        self.sources.values().find(|s| s.id == id).map(|s| s.name.as_str())
+        self.source_names.get(&id).map(String::as_str)
     }
 
     /// Every source, in no order.
@@ -121,19 +142,13 @@ impl Catalog {
 
     /// The endpoints that take what this source receives.
     pub fn takers_of_source(&self, source: SourceId) -> Vec<EndpointId> {
-        self.sorted(|e| e.sources.contains(&source))
+        self.by_source.get(&source).cloned().unwrap_or_default()
     }
 
     /// The endpoints of `app` that take this published event type.
     pub fn takers_of_type(&self, app: AppId, event_type: &str) -> Vec<EndpointId> {
-        self.sorted(|e| e.app == app && e.event_types.iter().any(|p| p.matches(event_type)))
-    }
-
-    /// In the order of their ids, so that the same catalog always gives the same list.
-    fn sorted(&self, takes: impl Fn(&Endpoint) -> bool) -> Vec<EndpointId> {
-        let mut ids: Vec<_> = self.endpoints.values().filter(|e| takes(e)).map(|e| e.id).collect();
-        ids.sort_unstable();
-        ids
+        let takes = |id: &&EndpointId| self.endpoints[*id].event_types.iter().any(|p| p.matches(event_type));
+        self.by_app.get(&app).into_iter().flatten().filter(takes).copied().collect()
     }
 }
 

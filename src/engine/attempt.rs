@@ -12,7 +12,7 @@ use super::courier::{Courier, Job, Report};
 use super::horizon::Horizon;
 use super::lane::{Load, Release};
 use super::log::{Line, record};
-use crate::core::attempt::Attempt;
+use crate::core::attempt::{Attempt, FailureKind};
 use crate::core::delivery::{DeliveryId, next_after};
 use crate::core::endpoint::Endpoint;
 use crate::core::id::{AttemptId, EndpointId};
@@ -133,13 +133,20 @@ impl<S: Store, C: Courier> Desk<S, C> {
         messages: &UnboundedSender<Message>,
     ) -> Result<Release, StoreError> {
         let in_flight = InFlight::new(&self.metrics);
-        let Some(event) = self.store.event(due.event).await?.filter(|event| !event.erased) else {
-            return self.without_content(delivery, due).await;
+        let found = match self.store.event(due.event).await {
+            Err(error @ StoreError::Unreadable { .. }) => Err(error),
+            found => match found?.filter(|event| !event.erased) {
+                Some(event) => Ok(event),
+                None => return self.without_content(delivery, due).await,
+            },
         };
         let number = due.pending.attempts.saturating_add(1);
         let started_ms = self.store.now_ms();
-        let job = Job { endpoint: Arc::clone(&endpoint), event, number };
-        let report = self.courier.attempt(job).await;
+        let report = match found {
+            Ok(event) => self.courier.attempt(Job { endpoint: Arc::clone(&endpoint), event, number }).await,
+            // Bytes that are not the event's must never go out; the schedule leaves an operator time to act.
+            Err(error) => Report::failed(FailureKind::Unreadable, error.to_string()),
+        };
         let ended_ms = self.store.now_ms();
         drop(in_flight);
         let _ = messages.send(Message::Ended(delivery));

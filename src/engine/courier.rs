@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::core::attempt::{Outcome, Timings};
+use crate::core::attempt::{FailureKind, Outcome, Timings};
 use crate::core::endpoint::Endpoint;
 use crate::core::event::Event;
 use crate::core::headers::Headers;
@@ -36,6 +36,20 @@ pub struct Report {
     pub response: Bytes,
     /// More bytes came than are kept.
     pub response_truncated: bool,
+}
+
+impl Report {
+    /// An attempt that sent nothing and got nothing.
+    pub fn failed(kind: FailureKind, detail: String) -> Self {
+        Self {
+            outcome: Outcome::Failed { kind, detail },
+            timings: Timings::default(),
+            remote: None,
+            response_headers: Headers::new(),
+            response: Bytes::new(),
+            response_truncated: false,
+        }
+    }
 }
 
 /// Carries events to endpoints.

@@ -85,7 +85,8 @@ pub(super) fn store_failed(error: &StoreError) -> Reply {
             "too_large",
             "the event with its headers is longer than the store takes",
         ),
-        StoreError::Failed(_) => {
+        // Reading is no part of receiving, so the former does not happen here.
+        StoreError::Unreadable { .. } | StoreError::Failed(_) => {
             unavailable("store_failed", "the event could not be stored; send it again", RETRY_LATER_S)
         }
     }

@@ -262,6 +262,7 @@ fn catalog() -> Catalog {
         id: source_id("stripe"),
         name: "stripe".to_owned(),
         app: app_id("default"),
+        app_name: "default".to_owned(),
         scheme: provider("stripe").unwrap(),
         secrets: vec![Secret::new("whsec_source_secret")],
         tolerance_s: Some(300),

@@ -218,6 +218,7 @@ impl World {
             headers: Headers::new(),
             body: Bytes::from_static(b"{}"),
             dedup: Vec::new(),
+            fingerprint: 0,
             endpoints: endpoints.iter().map(|name| ep(name)).collect(),
         };
         match self.store.accept(event).await.unwrap() {

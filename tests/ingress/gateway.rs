@@ -127,6 +127,7 @@ fn catalog() -> Catalog {
         id: source_id(name),
         name: name.to_owned(),
         app: app_id(DEFAULT_APP),
+        app_name: DEFAULT_APP.to_owned(),
         scheme: scheme(name),
         secrets: vec![Secret::new(SECRET)],
         tolerance_s: None,

@@ -104,17 +104,30 @@ pub(super) fn events_of(frame: &Frame) -> Vec<EventId> {
 }
 
 /// The event of this id in a frame. The bytes are copied, so that they don't keep the whole frame in memory.
-pub(super) fn event_in(frame: &Frame, id: EventId, erased: bool) -> Option<Event> {
+pub(super) fn event_in(frame: &Frame, id: EventId, erased: bool) -> Result<Option<Event>, StoreError> {
     let is_event = |kind: u8| matches!(kind, kind::ACCEPTED | kind::CARRIED);
-    let index = frame.records.iter().position(|r| r.key == id.as_u128() && is_event(r.kind))?;
-    let meta = match Fact::decode(frame.records[index].kind, &frame.meta(index)).ok()? {
-        Fact::Accepted { meta, .. } | Fact::Carried { meta, .. } => meta,
-        _ => return None,
+    let Some(index) = frame.records.iter().position(|r| r.key == id.as_u128() && is_event(r.kind)) else {
+        return Ok(None);
     };
-    // The bytes become zeros a moment before the key space knows of the erasure, which is durable by then.
-    let erased = erased || frame.records[index].state == BodyState::Zeroed;
-    let body = if erased { Bytes::new() } else { Bytes::copy_from_slice(&frame.body(index)) };
-    Some(Event { meta, body, erased })
+    let Ok(Fact::Accepted { meta, .. } | Fact::Carried { meta, .. }) =
+        Fact::decode(frame.records[index].kind, &frame.meta(index))
+    else {
+        return Err(unreadable(id, frame));
+    };
+    let body = match frame.records[index].state {
+        _ if erased => None,
+        // The bytes become zeros a moment before the key space knows of the erasure, which is durable by then.
+        BodyState::Zeroed => None,
+        BodyState::Intact => Some(Bytes::copy_from_slice(&frame.body(index))),
+        BodyState::Damaged => return Err(unreadable(id, frame)),
+    };
+    Ok(Some(Event { meta, erased: body.is_none(), body: body.unwrap_or_default() }))
+}
+
+fn unreadable(event: EventId, frame: &Frame) -> StoreError {
+    let error = StoreError::Unreadable { event, segment: frame.at.segment, offset: frame.at.offset };
+    tracing::error!(%error, "damage found");
+    error
 }
 
 impl<D: Disk> Shared<D> {
@@ -129,7 +142,7 @@ impl<D: Disk> Shared<D> {
             let at = locate(&self.state(), id).map_err(|e| self.fail(&e))?;
             let Some(at) = at else { return Ok(None) };
             if let Some(frame) = self.frame(at)? {
-                return Ok(event_in(&frame, id, self.is_erased(id)?).map(Arc::new));
+                return Ok(event_in(&frame, id, self.is_erased(id)?)?.map(Arc::new));
             }
         }
         Ok(None)
@@ -303,7 +316,7 @@ impl<D: Disk> Shared<D> {
             if walk.passes_cursor(id) {
                 walk.looked_at = Some(id);
                 let erased = self.is_erased(id)?;
-                walk.data.extend(event_in(&frame, id, erased).filter(|e| matches(walk.query, e)).map(Arc::new));
+                walk.data.extend(event_in(&frame, id, erased)?.filter(|e| matches(walk.query, e)).map(Arc::new));
             }
         }
         Ok(())
