@@ -1,3 +1,5 @@
-//! The `postrider` binary.
+//! The `postrider` binary: everything is in the library.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    postrider::cli::run()
+}

@@ -26,6 +26,14 @@ const SECTIONS: [&str; 6] = ["listen", "data", "retention", "limits", "egress", 
 /// The tables that come more than once.
 const REPEATED: [&str; 2] = ["source", "endpoint"];
 
+/// How much of a configuration is asked for.
+#[derive(Clone, Copy, PartialEq)]
+enum Parts {
+    All,
+    /// No sources, endpoints and secrets.
+    Settings,
+}
+
 /// The file's path and text.
 struct Text {
     path: PathBuf,
@@ -41,6 +49,28 @@ impl Config {
     /// # Errors
     /// All that is wrong, with its place.
     pub fn load(flags: &Overrides, environment: &Environment, files: &dyn Files) -> Result<Self, ConfigErrors> {
+        Self::load_parts(flags, environment, files, Parts::All)
+    }
+
+    /// Reads the settings alone, for commands that work on a store or talk to a gateway: they need no source and no
+    /// endpoint, and must not fail for a secret that only the gateway's environment has. The catalog stays empty.
+    ///
+    /// # Errors
+    /// All that is wrong with the settings, with its place.
+    pub fn load_settings(
+        flags: &Overrides,
+        environment: &Environment,
+        files: &dyn Files,
+    ) -> Result<Self, ConfigErrors> {
+        Self::load_parts(flags, environment, files, Parts::Settings)
+    }
+
+    fn load_parts(
+        flags: &Overrides,
+        environment: &Environment,
+        files: &dyn Files,
+        parts: Parts,
+    ) -> Result<Self, ConfigErrors> {
         let mut report = Report::default();
         let read = find_file(flags, environment, files, &mut report);
         let mut config = Self::default();
@@ -48,7 +78,7 @@ impl Config {
         let tree = file.and_then(|file| Some((file, tree::parse(file, &mut report)?)));
         let root = tree.as_ref().map(|(file, tree)| Table::root(*file, tree));
         let base = read.as_ref().and_then(|read| read.path.parent()).unwrap_or(Path::new(""));
-        config.read(root.as_ref(), base, flags, environment, files, &mut report);
+        config.read(root.as_ref(), base, (flags, environment, files), parts, &mut report);
         config.warnings = report.finish()?;
         Ok(config)
     }
@@ -59,9 +89,8 @@ impl Config {
         &mut self,
         root: Option<&Table<'_>>,
         base: &Path,
-        flags: &Overrides,
-        environment: &Environment,
-        files: &dyn Files,
+        (flags, environment, files): (&Overrides, &Environment, &dyn Files),
+        parts: Parts,
         report: &mut Report,
     ) {
         let mut origins = Origins::default();
@@ -73,6 +102,9 @@ impl Config {
         settings::from_flags(self, flags, &mut origins);
         rules::fit_defaults(self, &origins);
         rules::check(self, &origins, report);
+        if parts == Parts::Settings {
+            return;
+        }
         egress::check_ca_file(&self.egress, files, &origins, report);
         let mut secrets = SecretReader::new(environment, files, base);
         if let Some(root) = root {

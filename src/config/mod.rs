@@ -42,6 +42,7 @@ use std::str::FromStr;
 pub use error::{ConfigError, ConfigErrors, Place, Spot};
 pub use load::DEFAULT_FILE;
 pub use outside::{Content, Environment, Files, Overrides, SystemFiles};
+pub use secrets::{SecretError, resolve_secret};
 
 use crate::core::cidr::Cidr;
 use crate::core::endpoint::Catalog;

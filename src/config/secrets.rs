@@ -19,7 +19,86 @@ const VARIABLE_BYTES_MAX: usize = 128;
 
 const FORMS: &str = "a secret: \"env:NAME\", \"file:PATH\" or the secret itself";
 
-/// Resolves secrets, and remembers which variables were asked for.
+/// A secret that is not there, or not usable as text.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("expected {expected}, got {got}")]
+pub struct SecretError {
+    expected: String,
+    got: String,
+}
+
+impl SecretError {
+    fn new(expected: impl Into<String>, got: impl Into<String>) -> Self {
+        Self { expected: expected.into(), got: got.into() }
+    }
+}
+
+/// The secret that `text` stands for on a command line, where relative paths start at the working directory.
+///
+/// # Errors
+/// [`SecretError`] when the variable or file that it names isn't there, or holds no text.
+pub fn resolve_secret(text: &str, environment: &Environment, files: &dyn Files) -> Result<Secret, SecretError> {
+    resolve(text, environment, files, Path::new("")).map(|resolved| resolved.secret)
+}
+
+struct Resolved {
+    secret: Secret,
+    /// The secret came from a file that everyone may read.
+    is_public: bool,
+}
+
+/// `base` is where relative paths start.
+fn resolve(text: &str, environment: &Environment, files: &dyn Files, base: &Path) -> Result<Resolved, SecretError> {
+    let mut is_public = false;
+    let (secret, reference) = if let Some(name) = text.strip_prefix("env:") {
+        (variable(name, environment)?, format!(" from env:{name}"))
+    } else if let Some(path) = text.strip_prefix("file:") {
+        let secret;
+        (secret, is_public) = file(path, files, base)?;
+        (secret, format!(" from file:{path}"))
+    } else {
+        (text.strip_prefix("literal:").unwrap_or(text).to_owned(), String::new())
+    };
+    if secret.is_empty() {
+        return Err(SecretError::new(FORMS, format!("an empty text{reference}")));
+    }
+    Ok(Resolved { secret: Secret::new(secret), is_public })
+}
+
+fn variable(name: &str, environment: &Environment) -> Result<String, SecretError> {
+    if !is_variable(name) {
+        let expected = "the name of a variable after env:, of letters, digits and _";
+        return Err(SecretError::new(expected, "another text; write literal:… for a secret that begins so"));
+    }
+    match environment.get(name) {
+        Ok(Some(value)) => Ok(value.to_owned()),
+        Ok(None) => Err(SecretError::new(format!("a value for env:{name}"), "no such variable, or an empty one")),
+        Err(_) => Err(SecretError::new(format!("UTF-8 in env:{name}"), "other bytes")),
+    }
+}
+
+fn is_variable(name: &str) -> bool {
+    let first_fits = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    let rest_fits = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    first_fits && rest_fits && name.len() <= VARIABLE_BYTES_MAX
+}
+
+/// The text of a file, and whether everyone may read it.
+fn file(path: &str, files: &dyn Files, base: &Path) -> Result<(String, bool), SecretError> {
+    let content = files
+        .read(&base.join(path), SECRET_BYTES_MAX)
+        .map_err(|e| SecretError::new(format!("a readable file at file:{path}"), format!("an error: {e}")))?;
+    if content.bytes.len() > SECRET_BYTES_MAX {
+        return Err(SecretError::new(format!("at most {SECRET_BYTES_MAX} bytes in file:{path}"), "more"));
+    }
+    let text = String::from_utf8(content.bytes)
+        .map_err(|_| SecretError::new(format!("UTF-8 in file:{path}"), "other bytes"))?;
+    // Editors and `echo` end a file with a newline that isn't part of the secret.
+    let line = text.strip_suffix('\n').unwrap_or(&text);
+    Ok((line.strip_suffix('\r').unwrap_or(line).to_owned(), content.is_public))
+}
+
+/// Resolves secrets of a file, and remembers which variables were asked for.
 pub(super) struct SecretReader<'a> {
     environment: &'a Environment,
     files: &'a dyn Files,
@@ -44,65 +123,22 @@ impl<'a> SecretReader<'a> {
             node.blind(FORMS, kind(node.value()), report);
             return None;
         };
-        let (secret, reference) = if let Some(name) = text.strip_prefix("env:") {
-            (self.variable(name, node, report)?, format!(" from env:{name}"))
-        } else if let Some(path) = text.strip_prefix("file:") {
-            (self.file(path, node, report)?, format!(" from file:{path}"))
-        } else {
-            (text.strip_prefix("literal:").unwrap_or(text).to_owned(), String::new())
-        };
-        if secret.is_empty() {
-            node.blind(FORMS, &format!("an empty text{reference}"), report);
-            return None;
+        if let Some(name) = text.strip_prefix("env:").filter(|name| is_variable(name)) {
+            self.referred.insert(name.to_owned());
         }
-        Some(Secret::new(secret))
-    }
-
-    fn variable(&mut self, name: &str, node: &Node<'_>, report: &mut Report) -> Option<String> {
-        let first_fits = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
-        let rest_fits = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-        if !first_fits || !rest_fits || name.len() > VARIABLE_BYTES_MAX {
-            let expected = "the name of a variable after env:, of letters, digits and _";
-            node.blind(expected, "another text; write literal:… for a secret that begins so", report);
-            return None;
-        }
-        self.referred.insert(name.to_owned());
-        match self.environment.get(name) {
-            Ok(Some(value)) => Some(value.to_owned()),
-            Ok(None) => {
-                node.blind(&format!("a value for env:{name}"), "no such variable, or an empty one", report);
-                None
+        match resolve(text, self.environment, self.files, self.base) {
+            Ok(resolved) => {
+                if resolved.is_public {
+                    let advice =
+                        format!("{text} can be read by every user of this machine; take that right away (chmod o-r)");
+                    report.warn(node.spot(), &advice);
+                }
+                Some(resolved.secret)
             }
-            Err(_) => {
-                node.blind(&format!("UTF-8 in env:{name}"), "other bytes", report);
+            Err(error) => {
+                node.blind(&error.expected, &error.got, report);
                 None
             }
         }
-    }
-
-    fn file(&self, path: &str, node: &Node<'_>, report: &mut Report) -> Option<String> {
-        let content = match self.files.read(&self.base.join(path), SECRET_BYTES_MAX) {
-            Ok(content) => content,
-            Err(e) => {
-                node.blind(&format!("a readable file at file:{path}"), &format!("an error: {e}"), report);
-                return None;
-            }
-        };
-        if content.is_public {
-            let advice =
-                format!("file:{path} can be read by every user of this machine; take that right away (chmod o-r)");
-            report.warn(node.spot(), &advice);
-        }
-        if content.bytes.len() > SECRET_BYTES_MAX {
-            node.blind(&format!("at most {SECRET_BYTES_MAX} bytes in file:{path}"), "more", report);
-            return None;
-        }
-        let Ok(text) = String::from_utf8(content.bytes) else {
-            node.blind(&format!("UTF-8 in file:{path}"), "other bytes", report);
-            return None;
-        };
-        // Editors and `echo` end a file with a newline that isn't part of the secret.
-        let line = text.strip_suffix('\n').unwrap_or(&text);
-        Some(line.strip_suffix('\r').unwrap_or(line).to_owned())
     }
 }

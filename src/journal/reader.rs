@@ -116,7 +116,7 @@ impl<D: Disk> Reader<D> {
             ReadFrom::Sequence(sequence) => (None, sequence),
             ReadFrom::At { segment, offset } => (Some((segment, offset)), 0),
         };
-        Frames { reader: self.clone(), position, skip_to }
+        Frames { reader: self.clone(), position, skip_to, failed: false }
     }
 
     /// All records with a key, oldest first. The key zero finds nothing.
@@ -234,13 +234,14 @@ enum Lookup {
 
 /// Frames in order. `None` means caught up with the writer: ask again after its next sync.
 ///
-/// After an error the next call tries the same frame again.
+/// After an error it ends, so that no loop spins on a damaged frame; begin again at [`Frames::position`] to retry.
 pub struct Frames<D: Disk> {
     reader: Reader<D>,
     /// Segment and offset of the next frame; `None` before the first call.
     position: Option<(u64, u64)>,
     /// Frames before this sequence are passed over.
     skip_to: u64,
+    failed: bool,
 }
 
 impl<D: Disk> Frames<D> {
@@ -309,6 +310,11 @@ impl<D: Disk> Iterator for Frames<D> {
     type Item = Result<Frame, ReadError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.try_next().transpose()
+        if self.failed {
+            return None;
+        }
+        let next = self.try_next();
+        self.failed = next.is_err();
+        next.transpose()
     }
 }

@@ -39,6 +39,8 @@ pub(super) fn read_frame<F: DiskFile>(
     if bytes.len() > had && !fill(file, &mut bytes[had..], offset + had as u64)? {
         return Ok(Err(Flaw::Short));
     }
+    // Bodies are handed on as slices of this; a small frame must not hold the whole read-ahead for them.
+    bytes.shrink_to_fit();
     Ok(Frame::decode(bytes.into(), segment, offset))
 }
 

@@ -107,10 +107,23 @@ pub(super) struct MemIndex {
     heads: HashMap<u128, u32>,
 }
 
+/// 32 bytes of a record that may itself take little more.
 #[derive(Debug)]
 struct Chained {
-    entry: KeyEntry,
-    previous: Option<u32>,
+    key: u128,
+    offset: u32,
+    index: u32,
+    previous: u32,
+    kind: u8,
+}
+
+/// Ends the chain of a key's entries.
+const NONE: u32 = u32::MAX;
+
+impl Chained {
+    fn entry(&self) -> KeyEntry {
+        KeyEntry { key: self.key, offset: u64::from(self.offset), index: self.index, kind: self.kind }
+    }
 }
 
 impl MemIndex {
@@ -119,18 +132,23 @@ impl MemIndex {
         if entry.key == 0 {
             return;
         }
-        // A segment is at most 1 GiB and a record at least 32 bytes, so 32 bits count them all.
+        // A segment is at most 1 GiB and a record at least 32 bytes, so 32 bits hold every offset and count.
         let previous = self.heads.insert(entry.key, self.entries.len() as u32);
-        self.entries.push(Chained { entry, previous });
+        self.entries.push(Chained {
+            key: entry.key,
+            offset: entry.offset as u32,
+            index: entry.index,
+            previous: previous.unwrap_or(NONE),
+            kind: entry.kind,
+        });
     }
 
     /// All entries with this key, in order of place.
     pub fn find(&self, key: u128) -> Vec<KeyEntry> {
         let mut found = Vec::new();
-        let mut next = self.heads.get(&key).copied();
-        while let Some(at) = next {
-            let chained = &self.entries[at as usize];
-            found.push(chained.entry);
+        let mut next = self.heads.get(&key).copied().unwrap_or(NONE);
+        while let Some(chained) = self.entries.get(next as usize) {
+            found.push(chained.entry());
             next = chained.previous;
         }
         found.reverse();
@@ -139,7 +157,7 @@ impl MemIndex {
 
     /// All entries as a footer sorts them.
     pub fn sorted(&self) -> Vec<KeyEntry> {
-        let mut entries: Vec<KeyEntry> = self.entries.iter().map(|one| one.entry).collect();
+        let mut entries: Vec<KeyEntry> = self.entries.iter().map(Chained::entry).collect();
         entries.sort_unstable();
         entries
     }

@@ -74,7 +74,7 @@ enum End<'a> {
     /// No segment has any.
     Nowhere,
     Sealed(usize, &'a Trailer),
-    Open(usize, Tail),
+    Open(usize, Box<Tail>),
 }
 
 /// What scanning a segment that may end torn found.
@@ -139,7 +139,7 @@ fn find_end<'a, D: Disk>(
         let tail = scan_tail(disk, file, header)?;
         plan.torn_bytes += tail.torn_bytes;
         if tail.last.is_some() {
-            return Ok(End::Open(at, tail));
+            return Ok(End::Open(at, Box::new(tail)));
         }
     }
     Ok(End::Nowhere)
@@ -173,7 +173,7 @@ fn settle_end<'a>(
             plan.emptied.extend(files[at + 1..].iter().map(|(file, _)| file.path.clone()));
             Ok(next)
         }
-        End::Open(at, tail) => settle_open_end(files, at, tail, plan),
+        End::Open(at, tail) => settle_open_end(files, at, *tail, plan),
     }
 }
 

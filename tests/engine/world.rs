@@ -10,7 +10,7 @@ use bytes::Bytes;
 use postrider::core::attempt::{FailureKind, Outcome, Timings};
 use postrider::core::delivery::{DeliveryId, DeliveryState};
 use postrider::core::endpoint::{Catalog, DEFAULT_APP, Endpoint, app_id, endpoint_id};
-use postrider::core::event::NewEvent;
+use postrider::core::event::{NewEvent, body_fingerprint};
 use postrider::core::headers::Headers;
 use postrider::core::id::{EndpointId, EventId};
 use postrider::core::limits::{DeliveryLimits, StoreLimits};
@@ -217,6 +217,7 @@ impl World {
             external_id: None,
             headers: Headers::new(),
             body: Bytes::from_static(b"{}"),
+            fingerprint: body_fingerprint(b"{}"),
             dedup: Vec::new(),
             fingerprint: 0,
             endpoints: endpoints.iter().map(|name| ep(name)).collect(),

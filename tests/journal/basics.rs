@@ -115,7 +115,7 @@ fn rotation_seals_segments_and_keys_are_found_in_all_of_them() {
         let written = batches(&journal);
         drop(journal);
         let (journal, recovery) = try_open(&disk, 2).unwrap();
-        assert_eq!(recovery.sealed.is_empty(), false);
+        assert!(!recovery.sealed.is_empty());
         check(&journal);
         assert_eq!(batches(&journal), written);
     }
@@ -148,7 +148,8 @@ fn dropped_segments_are_recycled_and_their_frames_never_surface() {
     let mut number = 0;
     for round in 0..6 {
         let mut expected = Vec::new();
-        for _ in 0..30 {
+        // Long enough that a file is recycled within one incarnation, so that only the sequence tells its old frames.
+        for _ in 0..85 + 7 * round {
             number += 1;
             put(&mut journal, &batch(number, 6 << 10));
             run_jobs(&mut journal);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use postrider::env::MemDisk;
+use postrider::env::{MemDisk, Piece};
 use postrider::journal::{Event, Severity, verify};
 
 use crate::model::*;
@@ -70,6 +70,10 @@ fn check(disk: &Arc<MemDisk>, incarnation: u64, told: &Told, what: &str) {
     let sure = told.acknowledged.iter().filter(|batch| batch.sequence >= first).count();
     assert!(found.len() >= sure, "{what}: {} of {sure} acknowledged", found.len());
     assert!(found.iter().eq(expected[..found.len()].iter().copied()), "{what}");
+    let reader = journal.reader();
+    for record in found.iter().flat_map(|batch| &batch.records) {
+        assert_eq!(reader.find(record.key).unwrap().len(), 1, "{what}");
+    }
     // And it takes batches again.
     put(&mut journal, &batch(9_999, 100));
 }
@@ -168,7 +172,54 @@ fn interesting_states() -> Vec<(MemDisk, Told)> {
         drop(journal);
         states.push((disk.fork(), told));
     }
+    states.extend(begun_states());
     states
+}
+
+/// A rotation that died before its first frame was whole, and what the next open makes of that: segments with nothing in
+/// them, once behind an unsealed one and once behind a sealed one.
+fn begun_states() -> Vec<(MemDisk, Told)> {
+    let disk = Arc::new(MemDisk::new());
+    let mut told = Told::default();
+    let mut journal = open(&disk, 1);
+    let records = batch(1, 60_000);
+    put(&mut journal, &records);
+    told.acknowledged.push(Batch { sequence: 1, time_ms: 10, records });
+    run_jobs(&mut journal);
+    // The name, its sync, the header and its sync succeed.
+    disk.fail_after(4);
+    journal.append_batch(20, &refs(&batch(2, 5_000))).unwrap_err();
+    disk.heal();
+    drop(journal);
+    let after_open = Arc::new(disk.fork());
+    let (journal, recovery) = try_open(&after_open, 2).unwrap();
+    assert_eq!(recovery.copied, None, "the header proves that the batch before it was synced");
+    assert!(recovery.torn_bytes > 0);
+    assert_eq!(journal.segments().len(), 2);
+    drop(journal);
+    vec![(disk.fork(), told.clone()), (after_open.fork(), told)]
+}
+
+#[test]
+fn a_footer_is_never_taken_for_whole_when_a_page_of_it_was_lost() {
+    for count in 0..8 {
+        let disk = Arc::new(MemDisk::new());
+        let mut journal = open(&disk, 1);
+        let at = put(&mut journal, &batch(1, 40_000));
+        put(&mut journal, &batch(2, 40_000));
+        // The first job is the sealing; of what it writes the cut takes the page's first sector alone.
+        let job = journal.take_jobs().remove(0);
+        disk.fail_after(count);
+        drop(job.run());
+        drop(journal);
+        let page = at.end()..at.end() + 512;
+        disk.crash(|piece| !matches!(piece, Piece::Sector(at) if page.contains(&at)));
+        let journal = open(&disk, 2);
+        for key in [11, 12, 21, 22] {
+            let found = journal.reader().find(key).unwrap();
+            assert_eq!(found.len(), 1, "{key} after {count}");
+        }
+    }
 }
 
 #[test]
@@ -241,7 +292,7 @@ fn a_torn_frame_whose_body_never_reached_the_disk_is_no_erased_one() {
     let at = journal.append_batch(2, &refs(&[record])).unwrap();
     drop(journal);
     let body_from = at.offset + 48 + 32 + 4096;
-    disk.crash(|piece| !matches!(piece, postrider::env::Piece::Sector(at) if at + 512 > body_from));
+    disk.crash(|piece| !matches!(piece, Piece::Sector(at) if at + 512 > body_from));
     let zeroed = disk.fork();
     patch(&zeroed, &segment_name(1), body_from, |body| body.fill(0), 4096);
     let (journal, recovery) = try_open(&Arc::new(zeroed), 2).unwrap();

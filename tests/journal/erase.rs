@@ -47,6 +47,7 @@ fn journal_full_of_secrets(disk: &Arc<MemDisk>) -> Journal<MemDisk> {
         }
     }
     put(&mut journal, &[secret(5, 9), secret(6, 9), secret(5, 8)]);
+    journal.drop_oldest().unwrap();
     journal
 }
 

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use postrider::env::{Disk, MemDisk};
-use postrider::journal::{BodyState, OpenError, SalvageReport, salvage};
+use postrider::env::{Disk, MemDisk, RealDisk};
+use postrider::journal::{BodyState, Journal, OpenError, SalvageReport, salvage, verify};
 
 use crate::model::*;
 
 /// Three sealed segments of three frames each, and an active one.
-fn journal() -> (Arc<MemDisk>, Vec<Batch>) {
+fn small_journal() -> (Arc<MemDisk>, Vec<Batch>) {
     let disk = Arc::new(MemDisk::new());
     for incarnation in 1..=4 {
         let mut journal = open(&disk, incarnation);
@@ -33,7 +33,7 @@ fn saved(disk: &Arc<MemDisk>) -> Vec<Batch> {
 
 #[test]
 fn a_whole_journal_stays_as_it_was() {
-    let (disk, written) = journal();
+    let (disk, written) = small_journal();
     let report = run(&disk);
     assert_eq!((report.frames, report.lost.len(), report.lost_records.len()), (12, 0, 0));
     assert_eq!(saved(&disk), written);
@@ -45,7 +45,7 @@ fn a_whole_journal_stays_as_it_was() {
 
 #[test]
 fn a_damaged_frame_is_listed_with_its_place_and_its_records() {
-    let (disk, written) = journal();
+    let (disk, written) = small_journal();
     // The second frame of the second segment is number 4: opening copied number 3 to its start.
     flip(&*disk, &segment_name(2), 4096 + 256 + 20, 1);
     let report = run(&disk);
@@ -65,7 +65,7 @@ fn a_damaged_frame_is_listed_with_its_place_and_its_records() {
 
 #[test]
 fn a_damaged_body_costs_its_record_alone() {
-    let (disk, written) = journal();
+    let (disk, written) = small_journal();
     let content = disk.read_file(&dir().join(segment_name(1))).unwrap();
     let body = content.windows(7).position(|window| window == b"body-11").unwrap();
     flip(&*disk, &segment_name(1), body as u64, 1);
@@ -78,7 +78,7 @@ fn a_damaged_body_costs_its_record_alone() {
 
 #[test]
 fn a_missing_segment_and_a_lost_header_cost_what_was_in_them() {
-    let (disk, written) = journal();
+    let (disk, written) = small_journal();
     disk.unlink(&dir().join(segment_name(2))).unwrap();
     patch(&*disk, &segment_name(3), 0, |header| header.fill(9), 4096);
     let report = run(&disk);
@@ -92,7 +92,7 @@ fn a_missing_segment_and_a_lost_header_cost_what_was_in_them() {
 
 #[test]
 fn an_erased_body_stays_an_erased_one() {
-    let (disk, _) = journal();
+    let (disk, _) = small_journal();
     let mut journal = open(&disk, 6);
     journal.erase(432, &|_| true).unwrap();
     journal.erase(111, &|_| true).unwrap();
@@ -109,7 +109,7 @@ fn an_erased_body_stays_an_erased_one() {
 
 #[test]
 fn a_salvage_interrupted_at_any_operation_loses_nothing_and_can_be_run_again() {
-    let (state, _) = journal();
+    let (state, _) = small_journal();
     flip(&*state, &segment_name(2), 4096 + 256 + 20, 1);
     let whole = Arc::new(state.fork());
     let before = whole.operations();
@@ -126,20 +126,44 @@ fn a_salvage_interrupted_at_any_operation_loses_nothing_and_can_be_run_again() {
                 continue;
             }
             disk.crash(keeper(seed));
-            match try_open(&disk, 8) {
+            match verify(&*disk, dir(), &mut |_| {}) {
                 // Done but for the last sync of the directory.
-                Ok(_) => {}
-                Err(OpenError::Damaged { .. }) => {
+                Ok(report) if report.damage == 0 => {}
+                Ok(_) => {
                     run(&disk);
                 }
-                Err(OpenError::SalvageUnfinished { .. }) => {
+                Err(_) => {
                     between += 1;
+                    let refused = try_open(&disk, 8).err().unwrap();
+                    assert!(matches!(refused, OpenError::SalvageUnfinished { .. }));
                     run(&disk);
                 }
-                Err(other) => panic!("{count}: {other}"),
             }
             assert_eq!(saved(&disk), expected, "failing after {count}, cut {seed}");
         }
     }
     assert!(between > 0);
+}
+
+#[test]
+fn the_real_disk_can_do_all_of_it() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("journal");
+    let disk = Arc::new(RealDisk);
+    let (mut journal, _) = Journal::open(Arc::clone(&disk), &path, OPTIONS, 1, 1).unwrap();
+    for number in 1..=30 {
+        put(&mut journal, &batch(number, 8 << 10));
+        run_jobs(&mut journal);
+    }
+    journal.drop_oldest().unwrap();
+    assert_eq!(journal.erase(152, &|_| true).unwrap().bodies, 1);
+    let before = batches(&journal);
+    drop(journal);
+    let report = salvage(&disk, &path, OPTIONS, 2, 1).unwrap();
+    assert_eq!(report.frames, before.len() as u64);
+    assert!(report.damaged_dir.unwrap().is_dir());
+    let (journal, _) = Journal::open(disk, &path, OPTIONS, 3, 1).unwrap();
+    let mut after = batches(&journal);
+    assert_eq!(after.pop().unwrap().records, []);
+    assert_eq!(after, before);
 }

@@ -38,7 +38,7 @@ use crossbeam_channel::Sender;
 use tokio::sync::oneshot;
 
 pub use lock::{LockError, StoreLock};
-pub use recovery::{OpenError, Opened, Progress};
+pub use recovery::{OpenError, Opened, Progress, journal_dir, journal_options};
 
 use self::applier::Applier;
 use self::commit::Committer;

@@ -98,8 +98,8 @@ pub(super) struct Parts<D: Disk> {
     pub(super) opened: Opened,
 }
 
-/// The journal's directory.
-pub(super) fn journal_dir(data: &Path) -> PathBuf {
+/// The journal's directory in a data directory, for commands that work on a stopped store.
+pub fn journal_dir(data: &Path) -> PathBuf {
     data.join("journal")
 }
 
@@ -123,12 +123,7 @@ pub(super) fn open<D: Disk>(
     let mut incarnation = [0; 8];
     entropy.fill(&mut incarnation);
     let incarnation = u64::from_le_bytes(incarnation);
-    let options = Options {
-        segment_bytes: limits.segment_bytes,
-        batch_bytes_max: frame_bytes_max(limits),
-        records_max: limits.batch_records_max as u32,
-        ..Options::default()
-    };
+    let options = journal_options(limits);
     let dir = journal_dir(data);
     let (mut journal, recovery) = Journal::open(Arc::clone(disk), &dir, options, incarnation, clock.wall_ms())?;
     let time = EngineTime::start(clock, recovery.last_time_ms);
@@ -144,6 +139,16 @@ pub(super) fn open<D: Disk>(
     let last_id = super::count::last_id(&state, &reader)?;
     let opened = Opened { journal: recovery, rebuilt, clock_behind_ms: time.behind_ms() };
     Ok(Parts { lock, journal, state, time, last_id, opened })
+}
+
+/// The journal's sizes under these limits.
+pub fn journal_options(limits: &StoreLimits) -> Options {
+    Options {
+        segment_bytes: limits.segment_bytes,
+        batch_bytes_max: frame_bytes_max(limits),
+        records_max: limits.batch_records_max as u32,
+        ..Options::default()
+    }
 }
 
 /// The batch limit bounds what goes in by an estimate from above; the frame may take what the estimate leaves out.
