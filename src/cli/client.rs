@@ -247,6 +247,22 @@ async fn within<T, E: std::error::Error>(
     }
 }
 
+/// Posts to `authority` (`host:port`) and takes whatever answer comes.
+pub(super) async fn post(
+    authority: &str,
+    path: &str,
+    headers: &[(String, String)],
+    body: Bytes,
+) -> Result<(StatusCode, Bytes), String> {
+    let mut request = Request::post(path).header(HOST, authority).header(CONTENT_TYPE, "application/json");
+    for (name, value) in headers {
+        request = request.header(name, value);
+    }
+    let request = request.body(Full::new(body)).map_err(|error| error.to_string())?;
+    let stream = within(CONNECT_TIMEOUT_MS, TcpStream::connect(authority)).await?;
+    within(ANSWER_TIMEOUT_MS, exchange(stream, request)).await
+}
+
 /// One request and its answer.
 async fn exchange(stream: TcpStream, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), Broken> {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
