@@ -9,6 +9,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Once;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Duration;
@@ -31,11 +32,15 @@ const PAYLOAD: &str = r#"{ "id":"evt_1", "object":"event", "type":"order.created
 fn python() -> Option<PathBuf> {
     let python = std::env::var_os("POSTRIDER_PYTHON").filter(|value| !value.is_empty());
     if python.is_none() {
+        static SAID: Once = Once::new();
         // Written to the stream itself, because what a passing test prints is not shown.
-        let _ = writeln!(
-            std::io::stderr(),
-            "SKIPPED: the official verifiers, since POSTRIDER_PYTHON names no Python with `standardwebhooks` and `stripe`"
-        );
+        SAID.call_once(|| {
+            let _ = writeln!(
+                std::io::stderr(),
+                "SKIPPED: the official verifiers, since POSTRIDER_PYTHON names no Python with `standardwebhooks` and \
+                 `stripe`; see the head of tests/official.rs"
+            );
+        });
     }
     python.map(PathBuf::from)
 }
@@ -135,10 +140,12 @@ impl Gateway {
         let config_path = dir.path().join("postrider.toml");
         std::fs::write(&config_path, config).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_postrider"))
-            .args(["serve", "--ingress", "127.0.0.1:0", "--management", "127.0.0.1:0", "--config"])
+            .args(["serve", "--log", "warn", "--ingress", "127.0.0.1:0", "--management", "127.0.0.1:0", "--config"])
             .arg(&config_path)
             .arg("--data")
             .arg(dir.path().join("data"))
+            // Meant for this test; the gateway would wonder about it.
+            .env_remove("POSTRIDER_PYTHON")
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();

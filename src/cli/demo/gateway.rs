@@ -46,8 +46,7 @@ impl Gateway {
         }
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).spawn().map_err(io)?;
         let stdout = child.stdout.take();
-        let mut gateway =
-            Self { child, log, ingress: String::new(), management: String::new(), token: PathBuf::new() };
+        let mut gateway = Self { child, log, ingress: String::new(), management: String::new(), token: PathBuf::new() };
         match stdout.map(lines) {
             Some(lines) => gateway.wait_until_it_serves(&lines)?,
             // The pipe was asked for above, so it is there.

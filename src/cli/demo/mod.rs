@@ -126,6 +126,5 @@ fn write_config(path: &Path, secrets: &Secrets, port: u16) -> Result<(), Failure
             story::SCHEDULE_S
         );
     }
-    std::fs::write(path, text)
-        .map_err(|error| Failure::new(exit::STORAGE, format_args!("{}: {error}", path.display())))
+    std::fs::write(path, text).map_err(|error| Failure::new(exit::STORAGE, format_args!("{}: {error}", path.display())))
 }

@@ -27,7 +27,8 @@ use crate::env::{Clock as _, RealClock};
 pub(super) const SCHEDULE_S: [u64; 3] = [2, 1, 1];
 
 /// What Stripe sends, down to its odd spaces.
-const INVOICE: &[u8] = b"{ \"id\": \"evt_demo_1\",  \"type\": \"invoice.paid\", \"data\": {\"object\": {\"total\": 12.50}} }";
+const INVOICE: &[u8] =
+    b"{ \"id\": \"evt_demo_1\",  \"type\": \"invoice.paid\", \"data\": {\"object\": {\"total\": 12.50}} }";
 
 /// What the app publishes first.
 const CREATED: &str = "{ \"order\": 7,   \"total\": 12.50 }";
@@ -226,9 +227,8 @@ pub(super) fn play(stage: &mut Stage<'_>) -> Result<Played, Failure> {
     let created = asking.publish("order.created", CREATED)?;
 
     let ids = [invoice.id.as_str(), created.id.as_str()];
-    let tried = stage.wait_for(&gateway, "every endpoint was tried once", || {
-        asking.once(&ids, |delivery| delivery.attempts > 0)
-    })?;
+    let tried = stage
+        .wait_for(&gateway, "every endpoint was tried once", || asking.once(&ids, |delivery| delivery.attempts > 0))?;
     let pending_at_kill = tried.iter().filter(|delivery| delivery.status == "pending").count();
     stage.act("the app publishes order.shipped, and with its answer the gateway is killed (SIGKILL)");
     let shipped = asking.publish("order.shipped", SHIPPED)?;
