@@ -194,6 +194,26 @@ fn a_path_of_one_machine_is_found() {
 }
 
 #[test]
+fn links_between_documents_lead_somewhere() {
+    let mut pages = files(&root().join("docs"), &["md"]);
+    pages.extend(["README.md", "CHANGELOG.md"].map(|name| root().join(name)));
+    let mut breaches = Vec::new();
+    for page in &pages {
+        let text = std::fs::read_to_string(page).unwrap_or_else(|e| panic!("{}: {e}", page.display()));
+        let folder = page.parent().expect("a file is in a folder");
+        let broken = rules::links(&text).into_iter().filter(|(_, target)| !folder.join(target).exists());
+        breaches.extend(broken.map(|(line, target)| format!("{}:{line}: {target} is not there", page.display())));
+    }
+    assert!(breaches.is_empty(), "\n{}\n", breaches.join("\n"));
+}
+
+#[test]
+fn links_are_found() {
+    let text = "[a](docs/b.md#c) and [d](#e)\n[f](https://g.example/h) [ADR\n1](adr/1.md)";
+    assert_eq!(rules::links(text), [(1, "docs/b.md"), (3, "adr/1.md")]);
+}
+
+#[test]
 fn modules_of_tests_in_files_of_their_own_are_tests() {
     let parent = Source::new("store/memory.rs", "//! Store.\nmod state;\n#[cfg(test)]\nmod tests;\n");
     let mut sources =

@@ -244,6 +244,16 @@ pub fn machine_paths(path: &str, text: &str) -> Vec<String> {
     breaches
 }
 
+/// Relative targets of a Markdown file's links, with their lines; without what points into a page.
+pub fn links(text: &str) -> Vec<(usize, &str)> {
+    let target = |(at, _): (usize, &str)| {
+        let target = &text[at + 2..at + 2 + text[at + 2..].find(')')?];
+        let file = target.split('#').next().unwrap_or_default();
+        (!file.is_empty() && !file.contains("://")).then_some((line_of(text, at), file))
+    };
+    text.match_indices("](").filter_map(target).collect()
+}
+
 /// Crates in what `cargo tree --prefix none` prints, each once.
 pub fn crates(tree: &str) -> BTreeSet<String> {
     let name_and_version = |line: &str| {
