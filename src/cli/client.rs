@@ -21,6 +21,7 @@ use super::exit::{self, Failure};
 use super::input::settings;
 use crate::config::Overrides;
 use crate::core::secret::Secret;
+use crate::daemon::token_path;
 
 /// Milliseconds for a connection to be made.
 const CONNECT_TIMEOUT_MS: u64 = 5_000;
@@ -122,7 +123,7 @@ impl ServerArgs {
                     });
                 }
                 let server = self.server.clone().unwrap_or_else(|| format!("http://{address}"));
-                (server, config.token_file.unwrap_or_else(|| config.data_dir.join("token")))
+                (server, token_path(&config.data_dir, config.token_file.as_deref()))
             }
         };
         Client::new(&server, token_file)

@@ -191,11 +191,18 @@ async fn serve(
     if stopped.is_ok() {
         tracing::info!("stopping: no more events in, attempts in flight finish");
         let _ = stop_engine.send(Stop::Drain);
-        tokio::select! {
-            ended = &mut delivering => tell_drained(ended),
-            _ = term.recv() => hurry(&stop_engine),
-            _ = int.recv() => hurry(&stop_engine),
-            _ = parts.store.failed() => hurry(&stop_engine),
+        let drained = tokio::select! {
+            ended = &mut delivering => Some(ended),
+            _ = term.recv() => None,
+            _ = int.recv() => None,
+            _ = parts.store.failed() => None,
+        };
+        match drained {
+            Some(ended) => tell_drained(ended),
+            None => {
+                hurry(&stop_engine);
+                tell_drained((&mut delivering).await);
+            }
         }
     }
     let _ = stop_api.send(true);

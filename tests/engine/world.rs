@@ -219,7 +219,6 @@ impl World {
             body: Bytes::from_static(b"{}"),
             fingerprint: body_fingerprint(b"{}"),
             dedup: Vec::new(),
-            fingerprint: 0,
             endpoints: endpoints.iter().map(|name| ep(name)).collect(),
         };
         match self.store.accept(event).await.unwrap() {

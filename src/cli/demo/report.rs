@@ -69,20 +69,22 @@ impl Report {
 
     /// For people.
     pub(super) fn print(&self, out: &mut Out) -> Result<(), Failure> {
-        let mut table = Table::new(&["TIME", "MESSAGE", "ENDPOINT", "NO", "RESULT", "NEXT"]);
+        let mut table = Table::new(&["TIME", "ENDPOINT", "NO", "RESULT", "NEXT", "MESSAGE"]);
         for Moment { at_ms, attempt, .. } in &self.timeline {
             if let Some(AttemptMoment { endpoint, message, number, result, next }) = attempt {
                 let (message, number) = (message.clone(), number.to_string());
-                table.row([seconds(*at_ms), message, endpoint.clone(), number, result.clone(), next.clone()]);
+                table.row([seconds(*at_ms), endpoint.clone(), number, result.clone(), next.clone(), message]);
             }
         }
-        out.line("What happened")?;
-        for moment in self.timeline.iter().filter(|moment| moment.attempt.is_none()) {
-            out.line(format_args!("  {}  {}", seconds(moment.at_ms), moment.what))?;
+        let mut attempts = table.lines().into_iter();
+        out.line(attempts.next().unwrap_or_default())?;
+        for moment in &self.timeline {
+            match moment.attempt {
+                Some(_) => out.line(attempts.next().unwrap_or_default())?,
+                None => out.line(format_args!("{} ── {}", seconds(moment.at_ms), moment.what))?,
+            }
         }
-        out.line("\nEvery attempt")?;
-        table.print(out)?;
-        out.line("\nWhat was promised")?;
+        out.line("\nWhat was promised, and what came of it")?;
         for Check { name, ok, detail } in &self.checks {
             let mark = if *ok { '✓' } else { '✗' };
             out.line(format_args!("  {mark} {name}: {}", printable(detail)))?;
@@ -156,6 +158,7 @@ fn checks(played: &Played, received: &[Received]) -> Vec<Check> {
             replay_ok && statuses(BROKEN).last() == Some(&Some(200)),
             format!("attempt {} was answered 200", statuses(BROKEN).len()),
         ),
+        at_least_once(played, received),
         same_ids(received, &sent),
         check(
             "every signature verified",
@@ -186,6 +189,16 @@ fn nothing_lost(played: &Played) -> Check {
         played.settled.len()
     );
     Check { name: "nothing lost over the kill", ok, detail }
+}
+
+/// Every attempt on record arrived. One whose end was not yet durable at the kill is made again: at least once, and the
+/// receiver tells it by the id.
+fn at_least_once(played: &Played, received: &[Received]) -> Check {
+    let recorded = played.attempts.iter().map(|attempts| attempts.attempts.len()).sum::<usize>();
+    let again = received.len().saturating_sub(recorded);
+    let detail =
+        format!("{recorded} attempts on record, {} requests received; {again} repeated by the kill", received.len());
+    Check { name: "every attempt arrived", ok: received.len() >= recorded && recorded > 0, detail }
 }
 
 /// Every attempt carried the id that the publisher or provider was told.

@@ -103,6 +103,7 @@ impl<D: Disk> Shared<D> {
         let frame = match self.reader.frame_at(at.segment, at.offset) {
             Ok(frame) => Arc::new(frame),
             Err(ReadError::Gone { .. }) => return Ok(None),
+            Err(ReadError::Damaged { segment, offset, .. }) => return Err(super::read::unreadable(segment, offset)),
             Err(error) => return Err(self.fail(&error)),
         };
         let mut frames = self.frames.lock().unwrap_or_else(PoisonError::into_inner);
