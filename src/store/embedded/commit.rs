@@ -117,6 +117,10 @@ impl<D: Disk> Committer<D> {
             Command::Sweep { keys } => self.sweep(&keys),
             Command::JobDone(done) => {
                 if let Err(error) = self.journal.done(done) {
+                    if super::ballast::is_disk_full(&error) {
+                        // What is left of the segment is for settles; the housekeeper opens intake again.
+                        self.shared.set_disk_full();
+                    }
                     tracing::warn!(error = %chain(&error), "a journal job failed and is tried again");
                 }
                 self.count_journal();

@@ -147,6 +147,12 @@ impl<D: Disk> Shared<D> {
         self.closed().stopping = true;
     }
 
+    /// Closes intake until the housekeeper finds room.
+    pub(super) fn set_disk_full(&self) {
+        let journal_full = self.closed().journal_full;
+        self.set_full(journal_full, true);
+    }
+
     /// Opens or closes intake for want of room.
     pub(super) fn set_full(&self, journal_full: bool, disk_full: bool) {
         let mut closed = self.closed();
