@@ -4,7 +4,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::shared::chain;
+use crate::core::error::chain;
 use crate::core::limits::StoreLimits;
 use crate::env::{Disk, DiskFile};
 
