@@ -17,11 +17,15 @@ const MISSING_MAX: usize = 300;
 /// The endpoints, as their paths name them.
 pub const ENDPOINTS: [&str; 5] = ["steady", "flaky", "slow", "held", "refusing"];
 
+/// Index of the one that never takes anything.
+pub const REFUSING: usize = 4;
+
 /// Indices of the endpoints that an event goes to.
 pub fn takers(kind: Kind) -> &'static [usize] {
     match kind {
-        Kind::Held => &[3],
-        Kind::Refused => &[4],
+        // Dead at one while it is pending at the other: what is carried from segment to segment is both.
+        Kind::Held => &[3, REFUSING],
+        Kind::Refused => &[REFUSING],
         _ => &[0, 1, 2],
     }
 }

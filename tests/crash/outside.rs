@@ -273,3 +273,33 @@ fn starting_over_and_over_leaves_nothing_behind() {
     let (early, late) = (sizes[2], sizes[sizes.len() - 1]);
     assert!(late.index_bytes <= early.index_bytes + 4_096, "{sizes:?}");
 }
+
+#[test]
+fn connections_and_deliveries_leave_no_file_open() {
+    let address = serve(|_| Reply::Status(200));
+    let site = Site::new(&endpoint(&format!("http://{address}/")));
+    let gateway = site.start();
+    let files_open = || fs::read_dir(format!("/proc/{}/fd", gateway.id())).unwrap().count();
+    let work = || {
+        for n in 0..60 {
+            // Each on a connection of its own.
+            publish(&site, &n.to_string());
+            Client::new(site.management).get("/healthz").unwrap();
+            Client::new(site.ingress).ask("POST", "/in/nobody", &[], b"").unwrap();
+        }
+    };
+    work();
+    let before = files_open();
+    work();
+    // Connections that the client has closed are noticed a moment later.
+    let mut after = files_open();
+    for _ in 0..1_000 {
+        if after <= before {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+        after = files_open();
+    }
+    assert!(after <= before, "{before} files open, and after as much again {after}");
+    gateway.kill();
+}

@@ -9,8 +9,8 @@ use postrider::env::{Entropy, RealEntropy, SeededEntropy};
 
 use super::audit::{Audited, Size, audit};
 use super::endpoints::{Endpoints, SECRET};
-use super::event::PROVIDER_SECRET;
-use super::ledger::{Ledger, takers};
+use super::event::{Kind, PROVIDER_SECRET};
+use super::ledger::Ledger;
 use super::load::{self, Target};
 use super::support::gateway::{Gateway, Site};
 
@@ -71,7 +71,7 @@ fn config(endpoints: &Endpoints, rounds: u64) -> String {
         ("flaky", all, retry),
         ("slow", all, retry),
         ("held", "event_types = [\"held.*\"]", patient.as_str()),
-        ("refusing", "event_types = [\"refused.*\"]", retry),
+        ("refusing", "event_types = [\"refused.*\", \"held.*\"]", retry),
     ] {
         let url = format!("http://{}/{name}", endpoints.address);
         text.push_str(&format!(
@@ -184,8 +184,8 @@ fn killed_at_random_moments_it_loses_nothing_and_stores_nothing_twice() {
     senders.into_iter().for_each(|sender| sender.join().unwrap());
     run.endpoints.release();
     run.ledger.drain(|book| {
-        let held = book.entries.iter().filter(|e| e.acknowledged && takers(e.event.kind) == [3]);
-        held.into_iter().all(|entry| entry.taken[3] > 0)
+        let mut held = book.entries.iter().filter(|entry| entry.acknowledged && entry.event.kind == Kind::Held);
+        held.all(|entry| entry.taken[3] > 0)
     });
     run.measure(&gateway);
     let audited = audit(&run.site, &run.ledger, gateway);
