@@ -33,8 +33,8 @@ pub(super) struct Draft {
     pub(super) last_id: EventId,
     /// Settles that came too late.
     pub(super) stale: u64,
-    /// Events whose only delivery arrived: nobody will ask for them soon.
-    pub(super) done: Vec<EventId>,
+    /// Events of which a delivery arrived.
+    pub(super) delivered: Vec<EventId>,
     answers: Vec<Answer>,
     claims: Claims,
     bytes: usize,
@@ -58,7 +58,7 @@ impl Draft {
             facts: Vec::new(),
             last_id,
             stale: 0,
-            done: Vec::new(),
+            delivered: Vec::new(),
             answers: Vec::new(),
             claims: Claims::default(),
             bytes: 0,
@@ -137,14 +137,17 @@ impl Draft {
             return Ok(Applied::Stale);
         }
         if next == Next::Delivered {
-            self.done.push(delivery.event);
+            self.delivered.push(delivery.event);
         }
         self.facts.push((Fact::Settled { delivery, was, attempt, next }, response));
         Ok(Applied::Ok)
     }
 
     fn redrive(&mut self, delivery: DeliveryId, attempts_made: u32, state: &State) -> Result<Redriven, TreeError> {
-        // The caller looked before it queued; an erasure may have come in between.
+        // The caller looked before it queued; since then the event may have been dropped or erased.
+        if super::read::locate(state, delivery.event)?.is_none() {
+            return Ok(Redriven::Unknown);
+        }
         if state.get(&erased::key(delivery.event))?.is_some() {
             return Ok(Redriven::Erased);
         }
@@ -174,15 +177,19 @@ impl Draft {
         self.last_id
     }
 
-    /// Everything is durable and visible: tell those who wait.
-    pub(super) fn answer(self, recent: &Recent) {
-        let accepted = self.answers.iter().filter_map(|answer| match answer {
+    /// Keeps the events for their attempts. Before they are durable, as attempts may begin the moment they are; until then
+    /// nobody knows their ids.
+    pub(super) fn keep_events(&self, recent: &Recent) {
+        recent.keep(self.answers.iter().filter_map(|answer| match answer {
             Answer::Accept(_, Accepted::New { event }, _) if !event.meta.endpoints.is_empty() => {
                 Some(Arc::clone(event))
             }
             _ => None,
-        });
-        recent.keep(accepted);
+        }));
+    }
+
+    /// Everything is durable and visible: tell those who wait.
+    pub(super) fn answer(self) {
         for answer in self.answers {
             // Whoever gave up waiting finds out by asking again.
             let _ = match answer {
@@ -222,13 +229,18 @@ fn command_bytes<D: Disk>(command: &Command<D>) -> usize {
     }
 }
 
+/// Bytes that a dedup key takes in a record, a little more than exactly.
+pub(super) const DEDUP_ENTRY_BYTES: usize = 64;
+
 /// Bytes that a fact takes besides its body, a little more than exactly.
 pub(super) fn fact_bytes(fact: &Fact) -> usize {
     match fact {
         Fact::Accepted { meta, .. } | Fact::Carried { meta, .. } => {
-            meta.headers.total_bytes() + 8 * meta.headers.len() + 64 * meta.endpoints.len() + 1_024
+            let texts = meta.event_type.as_ref().map_or(0, String::len) + meta.external_id.as_ref().map_or(0, String::len);
+            meta.headers.total_bytes() + 8 * meta.headers.len() + texts + 64 * meta.endpoints.len() + 256
         }
-        Fact::DedupCarried { entries } => 64 * entries.len() + 64,
+        Fact::DedupCarried { entries } => DEDUP_ENTRY_BYTES * entries.len() + 128,
+        Fact::Buried { .. } | Fact::Erased { .. } | Fact::Dropped { .. } => 128,
         _ => 1_024,
     }
 }

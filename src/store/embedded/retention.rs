@@ -4,12 +4,12 @@
 //! events with pending deliveries, with the full state of those; dedup keys whose window is open. Everything else in it
 //! is past retention.
 
-use std::collections::HashSet;
-
 use bytes::Bytes;
 
+use super::draft::{DEDUP_ENTRY_BYTES, fact_bytes};
+use super::recovery::carried_bytes_max;
 use super::shared::{Shared, chain};
-use crate::core::delivery::{DeliveryId, Pending};
+use crate::core::delivery::{Dead, DeliveryId, Pending};
 use crate::core::event::{DedupKey, EventMeta};
 use crate::core::fact::{DedupEntry, Fact};
 use crate::core::id::{EndpointId, EventId};
@@ -19,7 +19,7 @@ use crate::index::{State, TreeError, delivery, entry_of};
 use crate::journal::{BodyState, ReadFrom, SegmentInfo};
 use crate::store::StoreError;
 
-/// Dedup keys of one record; about 64 bytes each.
+/// Dedup keys of one record, if a batch has room for them.
 const CARRIED_KEYS_MAX: usize = 20_000;
 
 /// Segments kept free of events, for settles and for carrying.
@@ -146,50 +146,67 @@ impl DropPlan {
         // An event that was carried on already is another segment's concern. One that was erased has nothing pending.
         let here = super::read::locate(state, meta.id)?.is_some_and(|at| at.segment == self.segment);
         if let (true, Some(body)) = (here, body)
-            && !pending_of(state, &meta)?.is_empty()
+            && !states_of(state, &meta)?.pending.is_empty()
         {
             self.events.push((meta, Bytes::copy_from_slice(&body)));
         }
         Ok(())
     }
 
-    /// The facts that carry the plan out, the last one dropping the segment; `None` when the plan is out of date.
-    pub(super) fn facts(&self, state: &State, next_id: EventId) -> Result<Option<Vec<(Fact, Bytes)>>, TreeError> {
+    /// The facts that carry what must stay, after which the segment can be dropped; `None` when the plan is out of date, or
+    /// when one of them does not fit into a batch.
+    pub(super) fn facts(
+        &self,
+        state: &State,
+        limits: &StoreLimits,
+        now_ms: u64,
+    ) -> Result<Option<Vec<(Fact, Bytes)>>, TreeError> {
         let mut facts = Vec::new();
-        for entries in self.keys.chunks(CARRIED_KEYS_MAX) {
+        let mut keys = Vec::new();
+        for (key, entry) in &self.keys {
+            // One that ended since the plan was made may be another event's by now.
+            if now_ms < entry.expires_ms && super::read::dedup(state, key)? == Some(*entry) {
+                keys.push((*key, *entry));
+            }
+        }
+        let keys_max = (limits.batch_bytes_max / DEDUP_ENTRY_BYTES / 2).clamp(1, CARRIED_KEYS_MAX);
+        for entries in keys.chunks(keys_max) {
             facts.push((Fact::DedupCarried { entries: entries.to_vec() }, Bytes::new()));
         }
         let mut carried = 0;
         for (meta, body) in &self.events {
-            let pending = pending_of(state, meta)?;
+            let States { pending, dead } = states_of(state, meta)?;
             if !pending.is_empty() {
                 carried += pending.len() as u64;
-                facts.push((Fact::Carried { meta: meta.clone(), pending }, body.clone()));
+                facts.push((Fact::Carried { meta: meta.clone(), pending, dead }, body.clone()));
             }
         }
-        // A replay since the plan was made can only have made more pending than it carries.
-        if carried != state.ledger.live_in(self.segment) {
+        // An event of a time when batches were larger waits until it is delivered.
+        if facts.iter().any(|(fact, body)| fact_bytes(fact) + body.len() > carried_bytes_max(limits)) {
+            tracing::warn!(segment = self.segment, "an event is larger than a batch may be now; its segment stays");
             return Ok(None);
         }
-        let carried_on: HashSet<_> = self.events.iter().map(|(meta, _)| meta.id).collect();
-        let mut forgotten = state.ledger.carried_into(self.segment);
-        forgotten.retain(|id| !carried_on.contains(id));
-        // Without a later event everything below the next id to be given out goes.
-        let first_kept = state.ledger.first_after(self.segment).unwrap_or(next_id);
-        facts.push((Fact::Dropped { segment: self.segment, first_kept, forgotten }, Bytes::new()));
-        Ok(Some(facts))
+        // A replay since the plan was made can only have made more pending than it carries.
+        Ok((carried == state.ledger.live_in(self.segment)).then_some(facts))
     }
 }
 
-fn pending_of(state: &State, meta: &EventMeta) -> Result<Vec<(EndpointId, Pending)>, TreeError> {
-    let mut pending = Vec::new();
+/// How the deliveries of an event stand that did not arrive.
+struct States {
+    pending: Vec<(EndpointId, Pending)>,
+    dead: Vec<(EndpointId, Dead)>,
+}
+
+fn states_of(state: &State, meta: &EventMeta) -> Result<States, TreeError> {
+    let (mut pending, mut dead) = (Vec::new(), Vec::new());
     for endpoint in &meta.endpoints {
-        let delivery = DeliveryId { endpoint: *endpoint, event: meta.id };
-        if let Some(delivery::Entry::Pending(entry)) = entry_of(state, delivery)? {
-            pending.push((*endpoint, entry));
+        match entry_of(state, DeliveryId { endpoint: *endpoint, event: meta.id })? {
+            Some(delivery::Entry::Pending(entry)) => pending.push((*endpoint, entry)),
+            Some(delivery::Entry::Dead(entry)) => dead.push((*endpoint, entry)),
+            None => {}
         }
     }
-    Ok(pending)
+    Ok(States { pending, dead })
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGua
 
 use tokio::sync::watch;
 
+use super::lock::StoreLock;
 use super::recent::Recent;
 use super::time::EngineTime;
 use crate::core::limits::StoreLimits;
@@ -31,6 +32,8 @@ pub(super) struct Shared<D: Disk> {
     frames: Mutex<VecDeque<(At, Arc<Frame>)>>,
     closed: Mutex<Closed>,
     failure: watch::Sender<Option<Arc<str>>>,
+    /// Freed last: whoever takes it next must find sled's own lock free, or would take the key space for damaged.
+    _lock: StoreLock,
 }
 
 /// Figures that only the store's own threads change.
@@ -62,7 +65,13 @@ struct Closed {
 }
 
 impl<D: Disk> Shared<D> {
-    pub(super) fn new(state: State, reader: Reader<D>, time: EngineTime, limits: StoreLimits) -> Self {
+    pub(super) fn new(
+        state: State,
+        reader: Reader<D>,
+        time: EngineTime,
+        limits: StoreLimits,
+        lock: StoreLock,
+    ) -> Self {
         Self {
             recent: Recent::new(limits.recent_bytes_max),
             counts: Counts { pending: AtomicU64::new(state.ledger.pending), ..Counts::default() },
@@ -75,6 +84,7 @@ impl<D: Disk> Shared<D> {
             frames: Mutex::default(),
             closed: Mutex::default(),
             failure: watch::channel(None).0,
+            _lock: lock,
         }
     }
 
@@ -103,6 +113,7 @@ impl<D: Disk> Shared<D> {
         let frame = match self.reader.frame_at(at.segment, at.offset) {
             Ok(frame) => Arc::new(frame),
             Err(ReadError::Gone { .. }) => return Ok(None),
+            Err(ReadError::Damaged { segment, offset, .. }) => return Err(super::read::unreadable(segment, offset)),
             Err(error) => return Err(self.fail(&error)),
         };
         let mut frames = self.frames.lock().unwrap_or_else(PoisonError::into_inner);
