@@ -14,6 +14,7 @@ use super::queue::{Command, NO_BODY, Reply};
 use super::retention::DropPlan;
 use super::shared::Shared;
 use crate::core::delivery::{Dead, DeadReason, DeliveryId};
+use crate::core::error::chain;
 use crate::core::fact::{EndpointNote, Fact, Standing, kind};
 use crate::core::id::{EndpointId, EventId};
 use crate::env::{Disk, Entropy};
@@ -116,7 +117,11 @@ impl<D: Disk> Committer<D> {
             Command::Sweep { keys } => self.sweep(&keys),
             Command::JobDone(done) => {
                 if let Err(error) = self.journal.done(done) {
-                    tracing::warn!(error = %super::shared::chain(&error), "a journal job failed and is tried again");
+                    if super::ballast::is_disk_full(&error) {
+                        // What is left of the segment is for settles; the housekeeper opens intake again.
+                        self.shared.set_disk_full();
+                    }
+                    tracing::warn!(error = %chain(&error), "a journal job failed and is tried again");
                 }
                 self.count_journal();
                 Ok(())
