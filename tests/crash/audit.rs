@@ -14,7 +14,7 @@ use super::support::client::Client;
 use super::support::gateway::{Gateway, Site};
 
 /// What may lie in a data directory. Anything else would be a leftover.
-const DATA_NAMES: [&str; 6] = ["LOCK", "index", "index.damaged", "journal", "token", "token.sha256"];
+const DATA_NAMES: [&str; 7] = ["LOCK", "ballast", "index", "index.damaged", "journal", "token", "token.sha256"];
 
 /// Messages whose deliveries are looked at one by one.
 const LOOKED_AT: usize = 150;
