@@ -303,3 +303,63 @@ fn connections_and_deliveries_leave_no_file_open() {
     assert!(after <= before, "{before} files open, and after as much again {after}");
     gateway.kill();
 }
+
+/// What metrics say of one figure.
+fn figure(api: &mut Client, name: &str) -> u64 {
+    let page = String::from_utf8(api.get("/metrics").unwrap().body).unwrap();
+    let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).unwrap();
+    line.parse().unwrap()
+}
+
+/// Once the ids to remember took more than the journal may, dropping a segment freed no more than carrying its ids took:
+/// an idle gateway wrote them anew for ever, and the journal was over its limit.
+#[test]
+fn more_ids_than_the_journal_has_room_for_do_not_keep_it_busy() {
+    const RETENTION_BYTES: u64 = 256 << 10;
+    let limits = "segment_bytes = \"64KiB\"\nbatch_bytes = \"32KiB\"\nheader_bytes = \"8KiB\"\nbody_bytes = \"8KiB\"\n\
+                  api_body_bytes = \"8KiB\"";
+    let site = Site::new(&format!("[retention]\nbytes = {RETENTION_BYTES}\n[limits]\n{limits}\n"));
+    let gateway = site.start();
+    let token = site.token();
+    let publish = |api: &mut Client, key: String| {
+        let headers = [("content-type", "application/json"), ("idempotency-key", &key)];
+        let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let body = b"{\"eventType\":\"order.created\",\"payload\":1}";
+        let answer = api.ask("POST", "/api/v1/app/default/msg", &headers, body).unwrap();
+        assert_eq!(answer.status, 202, "{}", answer.json());
+        answer.json()["id"].clone()
+    };
+    std::thread::scope(|scope| {
+        for sender in 0..24 {
+            let mut api = Client::with_token(site.management, &token);
+            scope.spawn(move || (0..120).for_each(|n| drop(publish(&mut api, format!("{sender}-{n}")))));
+        }
+    });
+    let mut api = Client::with_token(site.management, &token);
+    let newest = publish(&mut api, "newest".to_owned());
+    // It comes to rest.
+    let mut records = 0;
+    for _ in 0..200 {
+        std::thread::sleep(Duration::from_millis(50));
+        let now = figure(&mut api, "postrider_journal_records_total");
+        if now == records {
+            break;
+        }
+        records = now;
+    }
+    assert_eq!(figure(&mut api, "postrider_journal_records_total"), records, "it writes with nothing to do");
+    let size = Size::of(&site.data());
+    assert!(size.journal_bytes <= RETENTION_BYTES + (64 << 10), "{size:?}");
+    let keys = figure(&mut api, "postrider_dedup_keys");
+    assert!((100..24 * 120).contains(&keys), "{keys} keys");
+    assert!(site.log().contains("ids are forgotten before"), "{}", site.log());
+    assert_eq!(publish(&mut api, "newest".to_owned()), newest);
+    gateway.kill();
+    // A key space that is built anew knows the same ids.
+    fs::remove_dir_all(site.data().join("index")).unwrap();
+    let gateway = site.start();
+    let mut api = Client::with_token(site.management, &token);
+    assert_eq!(publish(&mut api, "newest".to_owned()), newest);
+    assert_eq!(figure(&mut api, "postrider_dedup_keys"), keys);
+    gateway.kill();
+}

@@ -68,5 +68,11 @@ fn compare(runtime: &tokio::runtime::Runtime, home: &mut Home, story: &mut Story
     before.assert_same(&after, &format!("after a rebuild {when}"));
     runtime.block_on(story.assert_kept(&store, &format!("after a rebuild {when}")));
     let stats = store.stats();
-    eprintln!("{when}: {} events, {} pending, {} dead, {} segments", before.events.len(), stats.pending, stats.dead, stats.journal_segments);
+    eprintln!(
+        "{when}: {} events, {} pending, {} dead, {} segments",
+        before.events.len(),
+        stats.pending,
+        stats.dead,
+        stats.journal_segments
+    );
 }
