@@ -72,7 +72,10 @@ pub fn fold(state: &mut State, fact: &Fact, place: &mut Place, effects: &mut Eff
         Fact::EndpointNoted(note) => noted(state, note, effects)?,
         // The bytes are zeros by now; the key space never held them.
         Fact::Erased { event, .. } => state.table().insert(erased::key(*event), Vec::new()),
-        Fact::DedupCarried { entries } => entries.iter().for_each(|(key, entry)| claim(state, key, entry)),
+        // Known already, but in a rebuild; so they don't count as claimed.
+        Fact::DedupCarried { entries } => {
+            entries.iter().for_each(|(key, entry)| state.table().insert(dedup::key(key), dedup::value(entry)));
+        }
         Fact::Carried { meta, pending, dead } => carried(state, meta.id, pending, dead, place.at)?,
         Fact::Dropped { segment, first_kept } => dropped(state, *segment, *first_kept)?,
     }

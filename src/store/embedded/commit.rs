@@ -11,10 +11,11 @@ use bytes::Bytes;
 
 use super::draft::{Draft, Verdict};
 use super::queue::{Command, NO_BODY, Reply};
-use super::retention::DropPlan;
+use super::retention::{Carry, DropPlan};
 use super::shared::Shared;
 use crate::core::delivery::{Dead, DeadReason, DeliveryId};
 use crate::core::error::chain;
+use crate::core::event::DedupKey;
 use crate::core::fact::{EndpointNote, Fact, Standing, kind};
 use crate::core::id::{EndpointId, EventId};
 use crate::env::{Disk, Entropy};
@@ -212,12 +213,13 @@ impl<D: Disk> Committer<D> {
     fn drop_segment(&mut self, plan: &DropPlan) -> Result<bool, StoreError> {
         let oldest = self.journal.segments().first().is_some_and(|s| s.number == plan.segment && s.sealed);
         let (limits, now_ms) = (&self.shared.limits, self.shared.time.now_ms());
-        let carried = plan.facts(&self.shared.state(), limits, now_ms).map_err(|e| self.shared.fail(&e))?;
-        let (true, Some(carried)) = (oldest, carried) else { return Ok(false) };
-        self.write_all(&carried)?;
+        let carry = plan.carry(&self.shared.state(), limits, now_ms).map_err(|e| self.shared.fail(&e))?;
+        let (true, Some(Carry { facts, forgotten })) = (oldest, carry) else { return Ok(false) };
+        self.write_all(&facts)?;
         // Without a later event everything below the next id to be given out goes.
         let first_kept = self.shared.state().ledger.first_after(plan.segment).unwrap_or(self.last_id.successor());
         self.write(&[(Fact::Dropped { segment: plan.segment, first_kept }, NO_BODY)])?;
+        self.forget_keys(&forgotten);
         self.shared.recent.forget_below(first_kept);
         self.journal.drop_oldest().map_err(|e| self.shared.fail(&e))?;
         self.shared.forget_frames();
@@ -225,13 +227,26 @@ impl<D: Disk> Committer<D> {
         Ok(true)
     }
 
-    fn sweep(&mut self, keys: &[crate::core::event::DedupKey]) -> Result<(), StoreError> {
+    /// Their records are gone with the segment, so a rebuild would not know them either.
+    fn forget_keys(&self, keys: &[DedupKey]) {
+        if keys.is_empty() {
+            return;
+        }
+        let mut state = self.shared.state_mut();
+        keys.iter().for_each(|key| forget_key(&mut state, key));
+        tracing::warn!(
+            keys = keys.len(),
+            "ids are forgotten before retention.dedup_days: there are more than half of retention.bytes holds"
+        );
+    }
+
+    fn sweep(&mut self, keys: &[DedupKey]) -> Result<(), StoreError> {
         let now_ms = self.shared.time.now_ms();
         let mut state = self.shared.state_mut();
         for key in keys {
             let found = super::read::dedup(&state, key).map_err(|e| self.shared.fail(&e))?;
             if found.is_some_and(|entry| entry.expires_ms <= now_ms) {
-                state.table().remove(crate::index::dedup::key(key));
+                forget_key(&mut state, key);
             }
         }
         Ok(())
@@ -344,9 +359,14 @@ fn chunks<'f>(mut facts: &'f [(Fact, Bytes)], limits: &crate::core::limits::Stor
     chunks
 }
 
+fn forget_key(state: &mut State, key: &DedupKey) {
+    state.table().remove(crate::index::dedup::key(key));
+    state.forgotten();
+}
+
 /// What a batch under construction has claimed already.
 #[derive(Debug, Default)]
 pub(super) struct Claims {
-    pub(super) keys: HashMap<crate::core::event::DedupKey, crate::core::fact::DedupEntry>,
+    pub(super) keys: HashMap<DedupKey, crate::core::fact::DedupEntry>,
     pub(super) deliveries: HashSet<DeliveryId>,
 }

@@ -82,6 +82,13 @@ pub(super) fn bytes_max(limits: &StoreLimits) -> u64 {
     limits.retention_bytes.saturating_sub(RESERVED_SEGMENTS * limits.segment_bytes).max(limits.segment_bytes)
 }
 
+/// Dedup keys that are remembered when segments are dropped. Half of what is left beside the segment that is written and
+/// the two prepared ones: more, and dropping a segment would free no more than carrying its keys takes, for ever.
+fn dedup_keys_max(limits: &StoreLimits) -> u64 {
+    let room = bytes_max(limits).saturating_sub(3 * limits.segment_bytes).max(limits.segment_bytes);
+    room / 2 / DEDUP_ENTRY_BYTES as u64
+}
+
 impl<D: Disk> Shared<D> {
     /// Reads a sealed segment for what must be carried out of it.
     pub(super) fn plan_drop(&self, segment: &SegmentInfo) -> Result<DropPlan, StoreError> {
@@ -173,14 +180,9 @@ impl DropPlan {
         Ok(())
     }
 
-    /// The facts that carry what must stay, after which the segment can be dropped; `None` when the plan is out of date, or
-    /// when one of them does not fit into a batch.
-    pub(super) fn facts(
-        &self,
-        state: &State,
-        limits: &StoreLimits,
-        now_ms: u64,
-    ) -> Result<Option<Vec<(Fact, Bytes)>>, TreeError> {
+    /// What must be done before the segment can be dropped; `None` when the plan is out of date, or when a fact does not
+    /// fit into a batch.
+    pub(super) fn carry(&self, state: &State, limits: &StoreLimits, now_ms: u64) -> Result<Option<Carry>, TreeError> {
         let mut facts = Vec::new();
         let mut keys = Vec::new();
         for (key, entry) in &self.keys {
@@ -189,6 +191,9 @@ impl DropPlan {
                 keys.push((*key, *entry));
             }
         }
+        // The oldest stand in front: carried ones before those that were claimed here.
+        let excess = usize::try_from(state.dedup_keys().saturating_sub(dedup_keys_max(limits))).unwrap_or(usize::MAX);
+        let forgotten: Vec<_> = keys.drain(..excess.min(keys.len())).map(|(key, _)| key).collect();
         let keys_max = (limits.batch_bytes_max / DEDUP_ENTRY_BYTES / 2).clamp(1, CARRIED_KEYS_MAX);
         for entries in keys.chunks(keys_max) {
             facts.push((Fact::DedupCarried { entries: entries.to_vec() }, Bytes::new()));
@@ -207,8 +212,16 @@ impl DropPlan {
             return Ok(None);
         }
         // A replay since the plan was made can only have made more pending than it carries.
-        Ok((carried == state.ledger.live_in(self.segment)).then_some(facts))
+        Ok((carried == state.ledger.live_in(self.segment)).then_some(Carry { facts, forgotten }))
     }
+}
+
+/// What a plan comes to.
+pub(super) struct Carry {
+    /// Facts that carry what must stay.
+    pub(super) facts: Vec<(Fact, Bytes)>,
+    /// Dedup keys that go before their time, as there are too many.
+    pub(super) forgotten: Vec<DedupKey>,
 }
 
 /// How the deliveries of an event stand that did not arrive.
