@@ -2,6 +2,8 @@
 //! segments, on real files and on a disk in memory that fails when told to.
 
 mod damage;
+mod erasure;
+mod failures;
 mod lives;
 mod retention;
 mod story;
