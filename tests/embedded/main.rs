@@ -1,7 +1,12 @@
 //! The embedded store against what a disk, a crash, time and a flood do to it: through the public interface, with small
 //! segments, on real files and on a disk in memory that fails when told to.
 
+mod backlog;
+mod concurrency;
 mod damage;
+mod erasure;
+mod failures;
+mod lag;
 mod lives;
 mod retention;
 mod story;

@@ -51,10 +51,13 @@ fn fresh(event: &Event) -> Pending {
 /// Whatever the live store shows, a rebuilt one shows too.
 async fn same_after_rebuild(home: &Home, store: EmbeddedStore, keys: &[&str]) -> EmbeddedStore {
     let keys: Vec<_> = keys.iter().map(|text| key(text)).collect();
+    // Nothing may go while the picture is taken.
+    store.keep_house().await;
     let before = Picture::of(&store, &keys).await;
     drop(store);
     home.forget_index();
     let store = home.open();
+    store.keep_house().await;
     assert!(store.opened().rebuilt.is_some());
     before.assert_same(&Picture::of(&store, &keys).await, "after a rebuild");
     store

@@ -1,8 +1,8 @@
 //! The applier: moves what was folded into the tree, a table at a time, behind the writer's back.
 //!
 //! It waits a second before it applies, so that deliveries which settle meanwhile cancel out and never reach sled; less when
-//! much waits. When it cannot keep up the writer waits for it: the lag is bounded in bytes, and by it the time that a
-//! restart needs.
+//! much waits. When it cannot keep up the writer waits for it: the lag is bounded in bytes and in time, and by it the time
+//! that a restart needs.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -60,7 +60,7 @@ impl Applier {
 
     /// Waits until the lag is within its limit; false when the storage has failed.
     pub(super) fn wait_for_room<D: Disk>(&self, shared: &Shared<D>) -> bool {
-        while shared.lag.bytes.load(Ordering::Relaxed) > shared.limits.lag_bytes_max {
+        while lags_too_much(shared) {
             if shared.failure().is_some() {
                 return false;
             }
@@ -81,7 +81,9 @@ impl Applying {
     /// Runs until it is told to stop or the key space fails.
     pub(super) fn run<D: Disk>(self, shared: &Arc<Shared<D>>) {
         while let Ok(nudge) = self.nudges.recv() {
-            let stop = nudge == Nudge::Stop || (nudge == Nudge::Work && self.linger() == Nudge::Stop);
+            // Half of the lag that is allowed; the other half is for applying.
+            let settle_time = SETTLE_TIME.min(Duration::from_millis(shared.limits.lag_ms_max / 2));
+            let stop = nudge == Nudge::Stop || (nudge == Nudge::Work && self.linger(settle_time) == Nudge::Stop);
             if apply(shared).is_err() {
                 return;
             }
@@ -93,8 +95,8 @@ impl Applying {
     }
 
     /// Lets changes settle; cut short by a nudge that can't wait.
-    fn linger(&self) -> Nudge {
-        let deadline = crossbeam_channel::after(SETTLE_TIME);
+    fn linger(&self, time: Duration) -> Nudge {
+        let deadline = crossbeam_channel::after(time);
         loop {
             crossbeam_channel::select! {
                 recv(self.nudges) -> nudge => match nudge {
@@ -108,18 +110,21 @@ impl Applying {
     }
 }
 
+fn lags_too_much<D: Disk>(shared: &Shared<D>) -> bool {
+    let (lag, limits) = (&shared.lag, &shared.limits);
+    lag.bytes.load(Ordering::Relaxed) > limits.lag_bytes_max || lag.age_ms(shared.time.mono_us()) > limits.lag_ms_max
+}
+
 /// Applies what is folded now.
 pub(super) fn apply<D: Disk>(shared: &Shared<D>) -> Result<(), StoreError> {
-    let (lag_bytes, lag_records, aside, tree) = {
+    let (lag, (table, mut meta), tree) = {
         let mut state = shared.state_mut();
-        // Read under the lock, so that it belongs to just what is set aside.
-        let lag = (shared.lag.bytes.load(Ordering::Relaxed), shared.lag.records.load(Ordering::Relaxed));
-        (lag.0, lag.1, state.set_aside(), state.tree().clone())
+        // Nobody else sets tables aside.
+        let Some(aside) = state.set_aside() else { return Ok(()) };
+        (shared.lag.set_aside(), aside, state.tree().clone())
     };
-    let Some((table, mut meta)) = aside else { return Ok(()) };
     tree.apply(&table, &mut meta).map_err(|e| shared.fail(&e))?;
     shared.state_mut().applied(&meta);
-    shared.lag.bytes.fetch_sub(lag_bytes, Ordering::Relaxed);
-    shared.lag.records.fetch_sub(lag_records, Ordering::Relaxed);
+    shared.lag.applied(lag);
     Ok(())
 }

@@ -305,9 +305,7 @@ impl<D: Disk> Committer<D> {
         let effects = {
             let mut state = shared.state_mut();
             let effects = fold_frame(&mut state, facts.iter().map(|(fact, _)| fact), at);
-            // Under the lock, so that whoever sets the table aside takes just what is in it off the lag.
-            shared.lag.bytes.fetch_add(u64::from(at.len), Ordering::Relaxed);
-            shared.lag.records.fetch_add(facts.len() as u64, Ordering::Relaxed);
+            shared.lag.folded(u64::from(at.len), facts.len() as u64, shared.time.mono_us());
             shared.counts.pending.store(state.ledger.pending, Ordering::Relaxed);
             effects.map_err(|e| shared.fail(&e))?
         };

@@ -70,8 +70,8 @@ pub struct EmbeddedStore<D: Disk = RealDisk> {
 
 /// Threads in the order in which they are stopped.
 struct Threads {
-    writer: JoinHandle<()>,
     housekeeper: JoinHandle<()>,
+    writer: JoinHandle<()>,
     applier: JoinHandle<()>,
 }
 
@@ -112,6 +112,7 @@ impl<D: Disk> EmbeddedStore<D> {
         let writer = Writer {
             committer,
             commands,
+            queue: queue.clone(),
             shared: Arc::clone(&shared),
             applier: applier.clone(),
             chores: chores.clone(),
@@ -128,8 +129,8 @@ impl<D: Disk> EmbeddedStore<D> {
         };
         let applied = Arc::clone(&shared);
         let threads = Threads {
-            writer: spawn("writer", &shared, &data, move || writer.run())?,
             housekeeper: spawn("housekeeper", &shared, &data, move || housekeeper.run())?,
+            writer: spawn("writer", &shared, &data, move || writer.run())?,
             applier: spawn("applier", &shared, &data, move || applying.run(&applied))?,
         };
         // Before the first event: room and clock are judged once.
@@ -171,11 +172,11 @@ impl<D: Disk> EmbeddedStore<D> {
         self.stop_intake();
         self.queue.close();
         let Some(threads) = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
-        self.queue.send_waiting(Command::Stop);
-        // A panic in one of them has been told as a failure.
-        let _ = threads.writer.join();
+        // The housekeeper first: it may wait for an answer of the writer. A panic in one of them has been told as a failure.
         let _ = self.chores.send(Chore::Stop);
         let _ = threads.housekeeper.join();
+        self.queue.send_waiting(Command::Stop);
+        let _ = threads.writer.join();
         self.applier.stop();
         let _ = threads.applier.join();
     }

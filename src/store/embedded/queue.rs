@@ -71,11 +71,13 @@ pub(super) struct Queue<D: Disk> {
     sender: Sender<Command<D>>,
     intake: Arc<Semaphore>,
     settles: Arc<Semaphore>,
+    units: usize,
 }
 
 impl<D: Disk> Clone for Queue<D> {
     fn clone(&self) -> Self {
-        Self { sender: self.sender.clone(), intake: Arc::clone(&self.intake), settles: Arc::clone(&self.settles) }
+        let (intake, settles) = (Arc::clone(&self.intake), Arc::clone(&self.settles));
+        Self { sender: self.sender.clone(), intake, settles, units: self.units }
     }
 }
 
@@ -85,7 +87,7 @@ impl<D: Disk> Queue<D> {
         let units = (bytes_max / UNIT_BYTES).clamp(1, Semaphore::MAX_PERMITS).min(items_max.max(1));
         let (sender, receiver) = bounded(units + SETTLES_MAX + INTERNAL_MAX);
         let intake = Arc::new(Semaphore::new(units));
-        (Self { sender, intake, settles: Arc::new(Semaphore::new(SETTLES_MAX)) }, receiver)
+        (Self { sender, intake, settles: Arc::new(Semaphore::new(SETTLES_MAX)), units }, receiver)
     }
 
     /// Waits for room for an event of so many bytes.
@@ -119,6 +121,11 @@ impl<D: Disk> Queue<D> {
     pub(super) fn close(&self) {
         self.intake.close();
         self.settles.close();
+    }
+
+    /// Whether nobody has room for a command that is not answered. Once closed, nobody will have again.
+    pub(super) fn is_idle(&self) -> bool {
+        self.intake.available_permits() >= self.units && self.settles.available_permits() >= SETTLES_MAX
     }
 
     /// Items that wait.

@@ -51,10 +51,51 @@ pub(super) struct Counts {
 }
 
 /// How far the key space is behind the journal.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Lag {
     pub(super) bytes: AtomicU64,
     pub(super) records: AtomicU64,
+    /// Since when the active table waits, and the one that is being applied; microseconds of steady time.
+    active_us: AtomicU64,
+    applying_us: AtomicU64,
+}
+
+/// Nothing waits.
+const NEVER_US: u64 = u64::MAX;
+
+impl Default for Lag {
+    fn default() -> Self {
+        let never = || AtomicU64::new(NEVER_US);
+        Self { bytes: AtomicU64::new(0), records: AtomicU64::new(0), active_us: never(), applying_us: never() }
+    }
+}
+
+impl Lag {
+    /// A frame was folded. With the state locked, so that whoever sets the table aside takes just what is in it off the lag.
+    pub(super) fn folded(&self, bytes: u64, records: u64, now_us: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.records.fetch_add(records, Ordering::Relaxed);
+        self.active_us.fetch_min(now_us, Ordering::Relaxed);
+    }
+
+    /// The active table was set aside; how much is in it. With the state locked.
+    pub(super) fn set_aside(&self) -> (u64, u64) {
+        self.applying_us.store(self.active_us.swap(NEVER_US, Ordering::Relaxed), Ordering::Relaxed);
+        (self.bytes.load(Ordering::Relaxed), self.records.load(Ordering::Relaxed))
+    }
+
+    /// What was set aside is applied.
+    pub(super) fn applied(&self, (bytes, records): (u64, u64)) {
+        self.applying_us.store(NEVER_US, Ordering::Relaxed);
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.records.fetch_sub(records, Ordering::Relaxed);
+    }
+
+    /// Milliseconds since the oldest change that waits.
+    pub(super) fn age_ms(&self, now_us: u64) -> u64 {
+        let since_us = self.applying_us.load(Ordering::Relaxed).min(self.active_us.load(Ordering::Relaxed));
+        now_us.saturating_sub(since_us) / 1_000
+    }
 }
 
 /// Why intake is closed; each reason comes and goes on its own.

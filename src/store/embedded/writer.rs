@@ -1,14 +1,20 @@
 //! The writer thread: takes all that waits, commits it as one batch, and lets the next batch form meanwhile.
+//!
+//! **Invariant:** every command is answered or dropped, whatever happens to the storage; a channel does not drop what is
+//! in it when its receiver goes, and whoever waits for the answer would wait for ever. So the thread takes commands until
+//! it is told to stop and nobody can send another.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
+use super::Panicked;
 use super::applier::Applier;
 use super::commit::Committer;
 use super::housekeeper::Chore;
-use super::queue::Command;
+use super::queue::{Command, Queue};
 use super::shared::Shared;
 use crate::env::Disk;
 
@@ -18,32 +24,55 @@ const ROUND_MAX: usize = 4_096;
 /// How long settles wait for company when nothing else does. Nobody waits for their sync.
 const LINGER: Duration = Duration::from_millis(3);
 
+/// Pauses of a millisecond in which those who have room in the queue hand their command over or give up.
+const LAST_PAUSES: u32 = 1_000;
+
 /// The writer's loop.
 pub(super) struct Writer<D: Disk> {
     pub(super) committer: Committer<D>,
     pub(super) commands: Receiver<Command<D>>,
+    pub(super) queue: Queue<D>,
     pub(super) shared: Arc<Shared<D>>,
     pub(super) applier: Applier,
     pub(super) chores: Sender<Chore<D>>,
 }
 
 impl<D: Disk> Writer<D> {
-    /// Runs until it is told to stop or the storage fails.
-    pub(super) fn run(mut self) {
+    /// Runs until it is told to stop.
+    pub(super) fn run(self) {
+        let (commands, queue, shared) = (self.commands.clone(), self.queue.clone(), Arc::clone(&self.shared));
+        let stopped = catch_unwind(AssertUnwindSafe(|| self.work())).unwrap_or_else(|_| {
+            shared.fail(&Panicked("writer"));
+            false
+        });
+        // Those who wait learn from their closed channels that the storage failed, and the process from the failure.
+        if !stopped {
+            while !matches!(commands.recv(), Ok(Command::Stop) | Err(_)) {}
+        }
+        for _ in 0..LAST_PAUSES {
+            while commands.try_recv().is_ok() {}
+            if queue.is_idle() {
+                break;
+            }
+            // Between the room and the command nobody waits for anything, so this ends at once.
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Works until it is told to stop; false when the storage fails.
+    fn work(mut self) -> bool {
         self.hand_out_jobs();
         while let Ok(first) = self.commands.recv() {
             let mut round = Vec::with_capacity(64);
             let stop = self.gather(first, &mut round);
-            if !self.applier.wait_for_room(&self.shared) || self.committer.run(round).is_err() {
-                // Those who wait learn it from their closed channels, and the process from the failure.
-                return;
+            let done = self.applier.wait_for_room(&self.shared) && self.committer.run(round).is_ok();
+            if stop || !done {
+                return stop;
             }
             self.applier.nudge(&self.shared);
             self.hand_out_jobs();
-            if stop {
-                return;
-            }
         }
+        true
     }
 
     /// Takes what waits; true when the order to stop was among it.
@@ -77,7 +106,7 @@ impl<D: Disk> Writer<D> {
 
     fn hand_out_jobs(&mut self) {
         for job in self.committer.take_jobs() {
-            // The housekeeper outlives the writer.
+            // When the store is closing nobody does it any more; the next start will.
             let _ = self.chores.send(Chore::Job(job));
         }
     }
