@@ -340,3 +340,21 @@ impl Picture {
         self
     }
 }
+
+/// How many records of each kind a journal holds, by the words of dumps. Fails when anything in it is damaged.
+pub fn kinds<D: Disk>(disk: &D, journal: &Path) -> std::collections::BTreeMap<&'static str, usize> {
+    let mut kinds = std::collections::BTreeMap::new();
+    let report = postrider::journal::verify(disk, journal, &mut |event| match event {
+        postrider::journal::Event::Frame(frame) => {
+            for record in &frame.records {
+                *kinds.entry(postrider::core::fact::kind::name(record.kind)).or_default() += 1;
+            }
+        }
+        postrider::journal::Event::Finding(finding) => {
+            assert_ne!(finding.severity, postrider::journal::Severity::Damage, "{finding:?}");
+        }
+        _ => {}
+    });
+    assert_eq!(report.expect("the journal can be verified").damage, 0);
+    kinds
+}

@@ -37,8 +37,8 @@ const STEP_MS: u64 = 2_000;
 pub(super) enum Chore<D: Disk> {
     /// A job of the journal.
     Job(Job<D>),
-    /// Look around now.
-    Look,
+    /// Look around now, and say when that is done if somebody waits.
+    Look(Option<oneshot::Sender<()>>),
     /// Nothing comes after this.
     Stop,
 }
@@ -68,7 +68,11 @@ impl<D: Disk> Housekeeper<D> {
                         self.make_room();
                     }
                 }
-                Ok(Chore::Look) => self.look_around(),
+                Ok(Chore::Look(done)) => {
+                    self.look_around();
+                    // Whoever waited may have given up.
+                    let _ = done.map(|done| done.send(()));
+                }
                 Err(RecvTimeoutError::Timeout) => self.look_around(),
                 Ok(Chore::Stop) | Err(RecvTimeoutError::Disconnected) => return,
             }

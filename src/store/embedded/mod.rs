@@ -133,7 +133,7 @@ impl<D: Disk> EmbeddedStore<D> {
             applier: spawn("applier", &shared, &data, move || applying.run(&applied))?,
         };
         // Before the first event: room and clock are judged once.
-        let _ = chores.send(Chore::Look);
+        let _ = chores.send(Chore::Look(None));
         let threads = Mutex::new(Some(threads));
         Ok(Self { shared, queue, applier, chores, threads, opened: parts.opened })
     }
@@ -146,6 +146,15 @@ impl<D: Disk> EmbeddedStore<D> {
     /// Lets no more events in; deliveries and reads go on.
     pub fn stop_intake(&self) {
         self.shared.stop_intake();
+    }
+
+    /// Has the housekeeper look around now: retention, expired keys, free space. It does so every few seconds by itself.
+    /// Returns when that is done, or when the store has stopped.
+    pub async fn keep_house(&self) {
+        let (done, seen) = oneshot::channel();
+        if self.chores.send(Chore::Look(Some(done))).is_ok() {
+            let _ = seen.await;
+        }
     }
 
     /// Resolves with the reason when the storage has failed; then the process should end.

@@ -45,11 +45,20 @@ pub(super) enum Oldest {
     Stuck,
 }
 
-/// Judges the oldest of these segments. `live` is how many pending deliveries its events have.
+/// Pending deliveries.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Live {
+    /// Of the events in the oldest segment.
+    pub(super) oldest: u64,
+    /// Of all events.
+    pub(super) all: u64,
+}
+
+/// Judges the oldest of these segments.
 pub(super) fn judge(
     segments: &[SegmentInfo],
     total_bytes: u64,
-    live: u64,
+    live: Live,
     limits: &StoreLimits,
     now_ms: Option<u64>,
 ) -> Oldest {
@@ -60,8 +69,12 @@ pub(super) fn judge(
     if !oldest.sealed || !(too_old || too_much) {
         return Oldest::Keep;
     }
-    // Under a quarter live it is worth carrying; above it the copy would cost more than the drop gains.
-    if live * 4 <= oldest.records { Oldest::Drop } else { Oldest::Stuck }
+    // Under a quarter live it is worth carrying; above it the copy would cost more than the drop gains. But all that come
+    // after it wait for it, so it is carried as well where that costs little or where they make up for it.
+    let is_small = oldest.bytes.saturating_mul(4) <= limits.segment_bytes;
+    let records: u64 = segments.iter().map(|segment| segment.records).sum();
+    let pays = live.oldest * 4 <= oldest.records || is_small || live.all * 4 <= records;
+    if pays { Oldest::Drop } else { Oldest::Stuck }
 }
 
 /// Journal bytes past which events must go, or intake closes.
@@ -104,7 +117,10 @@ impl<D: Disk> Shared<D> {
     /// The segments and the judgement over the oldest.
     pub(super) fn judge_oldest(&self) -> (Option<SegmentInfo>, Oldest) {
         let segments = self.reader.segments();
-        let live = segments.first().map_or(0, |s| self.state().ledger.live_in(s.number));
+        let live = {
+            let ledger = &self.state().ledger;
+            Live { oldest: segments.first().map_or(0, |s| ledger.live_in(s.number)), all: ledger.pending }
+        };
         let now_ms = self.time.is_trusted().then(|| self.time.now_ms());
         let total_bytes = self.counts.journal_bytes.load(std::sync::atomic::Ordering::Relaxed);
         (segments.first().copied(), judge(&segments, total_bytes, live, &self.limits, now_ms))
@@ -248,15 +264,29 @@ mod tests {
         let limits =
             StoreLimits { segment_bytes: 100, retention_bytes: 1_000, retention_ms: 500, ..StoreLimits::default() };
         let segments = [segment(1, 1_000, 40), segment(2, 2_000, 40)];
-        let judge = |bytes, live, now| judge(&segments, bytes, live, &limits, now);
+        let judge = |bytes, oldest, now| judge(&segments, bytes, Live { oldest, all: 80 }, &limits, now);
         assert_eq!(judge(200, 0, Some(1_400)), Oldest::Keep);
         assert_eq!(judge(200, 0, Some(1_501)), Oldest::Drop);
         assert_eq!(judge(200, 0, None), Oldest::Keep, "an untrusted clock drops nothing");
         assert_eq!(judge(801, 0, None), Oldest::Drop);
         assert_eq!(judge(801, 10, None), Oldest::Drop);
         assert_eq!(judge(801, 11, None), Oldest::Stuck);
-        assert_eq!(super::judge(&segments[..1], 9_999, 0, &limits, Some(9_999)), Oldest::Keep);
+        let none = Live { oldest: 0, all: 0 };
+        assert_eq!(super::judge(&segments[..1], 9_999, none, &limits, Some(9_999)), Oldest::Keep);
         let unsealed = [SegmentInfo { sealed: false, ..segments[0] }, segments[1]];
-        assert_eq!(super::judge(&unsealed, 9_999, 0, &limits, None), Oldest::Keep);
+        assert_eq!(super::judge(&unsealed, 9_999, none, &limits, None), Oldest::Keep);
+    }
+
+    #[test]
+    fn a_live_segment_holds_back_the_others_only_while_they_are_as_live() {
+        let limits = StoreLimits { segment_bytes: 100, retention_bytes: 1_000, ..StoreLimits::default() };
+        let mut segments = [segment(1, 1_000, 40), segment(2, 2_000, 40), segment(3, 3_000, 40)];
+        let judge = |segments: &[SegmentInfo], all| judge(segments, 801, Live { oldest: 40, all }, &limits, None);
+        assert_eq!(judge(&segments, 31), Oldest::Stuck);
+        assert_eq!(judge(&segments, 30), Oldest::Drop, "what follows makes up for it");
+        segments[0].bytes = 25;
+        assert_eq!(judge(&segments, 120), Oldest::Drop, "it costs little");
+        segments[0].bytes = 26;
+        assert_eq!(judge(&segments, 120), Oldest::Stuck);
     }
 }
