@@ -9,10 +9,11 @@ use hyper::body::{Body, Incoming};
 use hyper::header::{HOST, HeaderMap};
 use hyper::{Method, Request};
 
-use super::{Ingress, answer, passing};
+use super::{Ingress, answer};
 use crate::core::endpoint::Source;
 use crate::core::event::{DedupKey, DedupScope, NewEvent, body_fingerprint};
 use crate::core::headers::Headers;
+use crate::core::passing::passing;
 use crate::core::signature::{self, Reject};
 use crate::http::{Reply, check_head, close, read_body_within};
 use crate::store::{Accepted, Store};
@@ -50,7 +51,7 @@ impl<S: Store> Ingress<S> {
             source: Some(source.id),
             event_type: identity.event_type,
             external_id: identity.id,
-            headers: passing(&headers),
+            headers: passing(&headers).collect(),
             fingerprint: body_fingerprint(&bytes),
             body: bytes,
             dedup: dedup.into_iter().collect(),

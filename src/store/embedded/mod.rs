@@ -100,9 +100,9 @@ impl EmbeddedStore<RealDisk> {
 
 impl<D: Disk> EmbeddedStore<D> {
     /// Opens the store with its journal on `disk`; the key space is sled's, which knows only the machine's own disk.
-    pub fn open_on(disk: Arc<D>, opening: Opening<'_>) -> Result<Self, OpenError> {
-        let Opening { data, limits, clock, entropy, rebuild, progress } = opening;
-        let parts = recovery::open(&disk, &data, &limits, clock, &*entropy, rebuild, progress)?;
+    pub fn open_on(disk: Arc<D>, mut opening: Opening<'_>) -> Result<Self, OpenError> {
+        let parts = recovery::open(&disk, &mut opening)?;
+        let Opening { data, limits, entropy, .. } = opening;
         let reader = parts.journal.reader();
         let shared = Arc::new(Shared::new(parts.state, reader, parts.time, limits.clone(), parts.lock));
         let (queue, commands) = Queue::new(limits.queue_items_max, limits.queue_bytes_max);

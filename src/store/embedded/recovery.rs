@@ -8,6 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::Opening;
 use super::ballast;
 use super::checkpoint::Checkpoint;
 use super::commit::fold_frame;
@@ -17,7 +18,7 @@ use crate::core::error::chain;
 use crate::core::fact::{Fact, FactError, kind};
 use crate::core::id::EventId;
 use crate::core::limits::StoreLimits;
-use crate::env::{Clock, Disk, Entropy};
+use crate::env::Disk;
 use crate::index::{Applied, Meta, State, Tree, TreeError, note};
 use crate::journal::{BodyState, Frame, Journal, Options, ReadError, ReadFrom, Reader, Recovery, SegmentInfo};
 
@@ -110,34 +111,20 @@ pub(super) fn index_dir(data: &Path) -> PathBuf {
 }
 
 /// Opens everything under `data`; on a full disk once more, with the ballast given up.
-pub(super) fn open<D: Disk>(
-    disk: &Arc<D>,
-    data: &Path,
-    limits: &StoreLimits,
-    clock: Arc<dyn Clock>,
-    entropy: &dyn Entropy,
-    rebuild: bool,
-    progress: Progress<'_>,
-) -> Result<Parts<D>, OpenError> {
-    match open_once(disk, data, limits, Arc::clone(&clock), entropy, rebuild, progress) {
-        Err(error) if ballast::is_disk_full(&error) && ballast::give_up(&**disk, data) => {
+pub(super) fn open<D: Disk>(disk: &Arc<D>, opening: &mut Opening<'_>) -> Result<Parts<D>, OpenError> {
+    match open_once(disk, opening) {
+        Err(error) if ballast::is_disk_full(&error) && ballast::give_up(&**disk, &opening.data) => {
             tracing::warn!(error = %chain(&error), "the disk is full; gave up the ballast to start all the same");
-            open_once(disk, data, limits, clock, entropy, rebuild, progress)
+            open_once(disk, opening)
         }
         opened => opened,
     }
 }
 
-fn open_once<D: Disk>(
-    disk: &Arc<D>,
-    data: &Path,
-    limits: &StoreLimits,
-    clock: Arc<dyn Clock>,
-    entropy: &dyn Entropy,
-    rebuild: bool,
-    progress: Progress<'_>,
-) -> Result<Parts<D>, OpenError> {
-    fs::create_dir_all(data).map_err(|source| OpenError::Io { path: data.to_owned(), source })?;
+fn open_once<D: Disk>(disk: &Arc<D>, opening: &mut Opening<'_>) -> Result<Parts<D>, OpenError> {
+    let Opening { data, limits, clock, entropy, rebuild, progress } = opening;
+    let (data, limits, clock) = (&*data, &*limits, Arc::clone(clock));
+    fs::create_dir_all(data).map_err(|source| OpenError::Io { path: data.clone(), source })?;
     let lock = StoreLock::take(data)?;
     let mut incarnation = [0; 8];
     entropy.fill(&mut incarnation);
