@@ -2,10 +2,10 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 
 use super::PATIENCE;
@@ -25,7 +25,7 @@ impl Site {
     pub fn new(config: &str) -> Self {
         let home = tempfile::tempdir().unwrap();
         fs::write(home.path().join("postrider.toml"), config).unwrap();
-        let [ingress, management] = free_ports();
+        let [ingress, management] = addresses();
         Self { home, ingress, management }
     }
 
@@ -87,18 +87,15 @@ impl Drop for Site {
     }
 }
 
-/// Two ports that nobody listens on. They are not asked for twice in one process, and processes begin at different ones.
-pub fn free_ports() -> [SocketAddr; 2] {
-    static ASKED: AtomicU32 = AtomicU32::new(0);
-    let count = u32::from(PORTS.end - PORTS.start);
+/// Two addresses that nobody else uses: their network address is this process's own among those of the loopback network,
+/// and no port is given twice. To try whether a port is free would be to hold it for a moment, and longer if another
+/// thread starts a process just then.
+pub fn addresses() -> [SocketAddr; 2] {
+    static GIVEN: AtomicU16 = AtomicU16::new(0);
+    let [_, a, b, c] = std::process::id().to_be_bytes();
     [(); 2].map(|()| {
-        loop {
-            let nth = (std::process::id().wrapping_mul(64)).wrapping_add(ASKED.fetch_add(1, Ordering::Relaxed)) % count;
-            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, PORTS.start + u16::try_from(nth).unwrap()));
-            if TcpListener::bind(address).is_ok() {
-                return address;
-            }
-        }
+        let port = PORTS.start + GIVEN.fetch_add(1, Ordering::Relaxed) % (PORTS.end - PORTS.start);
+        SocketAddr::from((Ipv4Addr::new(127, a | 0x80, b, c), port))
     })
 }
 

@@ -24,9 +24,12 @@ fn ballast_bytes(limits: &StoreLimits) -> u64 {
 pub(super) fn take_on<D: Disk>(disk: &D, data: &Path, limits: &StoreLimits) {
     let bytes = ballast_bytes(limits);
     let roomy = disk.space(data).is_ok_and(|space| space.free_bytes > limits.free_bytes_min.saturating_add(2 * bytes));
-    if !roomy || disk.open(&path(data), false).is_ok() {
+    let whole = disk.open(&path(data), false).and_then(|file| file.len()).is_ok_and(|len| len >= bytes);
+    if !roomy || whole {
         return;
     }
+    // A process that was killed over it left it too light.
+    give_up(disk, data);
     if let Err(error) = write(disk, &path(data), bytes) {
         tracing::warn!(error = %error, "no ballast was made");
         give_up(disk, data);
@@ -90,6 +93,10 @@ mod tests {
         assert_eq!(len(&disk).unwrap(), 2 << 20);
         take_on(&disk, data, &limits);
         assert_eq!(len(&disk).unwrap(), 2 << 20);
+        give_up(&disk, data);
+        disk.create_new(&path(data)).unwrap().write_all_at(&[0; 10], 0).unwrap();
+        take_on(&disk, data, &limits);
+        assert_eq!(len(&disk).unwrap(), 2 << 20, "one that was cut short is made anew");
         assert!(give_up(&disk, data));
         assert!(!give_up(&disk, data));
         let crowded = StoreLimits { free_bytes_min: u64::MAX / 2, ..limits };
