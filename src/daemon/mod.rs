@@ -1,6 +1,6 @@
 //! Wiring: from a configuration to a running gateway, and back down again in order.
 //!
-//! Start: bind, lock and recover the store, tell it which endpoints exist, then serve. Stop (SIGTERM, SIGINT): no more
+//! Start: lock and recover the store, bind, tell the store which endpoints exist, then serve. Stop (SIGTERM, SIGINT): no more
 //! events in, attempts in flight finish within their deadline, what was written is applied, the store is freed. A second
 //! signal does not wait for attempts. A failure of the storage stops the process at once: only a new start knows what is
 //! durable.
@@ -124,8 +124,6 @@ impl From<CaError> for DaemonError {
 /// Runs a gateway until a signal stops it. `progress` is told of a rebuild of the key space, `ready` once it serves.
 pub fn run(config: Config, progress: Progress<'_>, ready: impl FnOnce(&Running)) -> Result<(), DaemonError> {
     let system = |what| move |source| DaemonError::System { what, source };
-    let ingress = bind(config.listeners.ingress, "ingress")?;
-    let management = bind(config.listeners.management, "management")?;
     let entropy = Arc::new(RealEntropy);
     let clock = Arc::new(RealClock::new());
     std::fs::create_dir_all(&config.data_dir).map_err(system("making the data directory"))?;
@@ -137,7 +135,9 @@ pub fn run(config: Config, progress: Progress<'_>, ready: impl FnOnce(&Running))
         rebuild: false,
         progress,
     })?;
-    // After the store: its lock keeps a second process from making a second token.
+    // After the store: a second process is told who holds it, not that its port is taken, and makes no second token.
+    let ingress = bind(config.listeners.ingress, "ingress")?;
+    let management = bind(config.listeners.management, "management")?;
     let token = token::prepare(&config.data_dir, config.token_file.as_deref(), &*entropy)?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(system("starting threads"))?;
