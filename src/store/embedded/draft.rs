@@ -236,7 +236,8 @@ pub(super) const DEDUP_ENTRY_BYTES: usize = 64;
 pub(super) fn fact_bytes(fact: &Fact) -> usize {
     match fact {
         Fact::Accepted { meta, .. } | Fact::Carried { meta, .. } => {
-            let texts = meta.event_type.as_ref().map_or(0, String::len) + meta.external_id.as_ref().map_or(0, String::len);
+            let texts =
+                meta.event_type.as_ref().map_or(0, String::len) + meta.external_id.as_ref().map_or(0, String::len);
             meta.headers.total_bytes() + 8 * meta.headers.len() + texts + 64 * meta.endpoints.len() + 256
         }
         Fact::DedupCarried { entries } => DEDUP_ENTRY_BYTES * entries.len() + 128,

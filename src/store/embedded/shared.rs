@@ -106,13 +106,7 @@ struct Closed {
 }
 
 impl<D: Disk> Shared<D> {
-    pub(super) fn new(
-        state: State,
-        reader: Reader<D>,
-        time: EngineTime,
-        limits: StoreLimits,
-        lock: StoreLock,
-    ) -> Self {
+    pub(super) fn new(state: State, reader: Reader<D>, time: EngineTime, limits: StoreLimits, lock: StoreLock) -> Self {
         Self {
             recent: Recent::new(limits.recent_bytes_max),
             counts: Counts { pending: AtomicU64::new(state.ledger.pending), ..Counts::default() },
