@@ -16,7 +16,7 @@ use crate::support::{
 };
 
 /// Events that go through, and of how many one stays pending to the end.
-const EVENTS: u64 = 1_200;
+const EVENTS: u64 = 800;
 const STAYS: u64 = 40;
 
 /// A body that says which it is, so that whoever reads it can tell whether it is whole.

@@ -12,7 +12,8 @@ use postrider::store::Store;
 use postrider::store::embedded::EmbeddedStore;
 
 use crate::support::{
-    Home, accept, body_of, delivery, event_with, files, kinds, limits, pending_state, runtime, settle, settle_with, state,
+    Home, accept, body_of, delivery, event_with, files, kinds, limits, pending_state, runtime, settle, settle_with,
+    state,
 };
 
 /// What must be gone. Long enough to be found nowhere by chance.
@@ -105,7 +106,9 @@ async fn no_file_holds_what_was_erased() {
             let attempts = store.attempts(event.meta.id).await.unwrap().unwrap();
             assert!(attempts.len() >= 3 && attempts.iter().all(|attempt| attempt.response.is_empty()));
             assert_eq!(state(&store, delivery(1, event.meta.id)).await, DeliveryState::Delivered);
-            let DeliveryState::Dead(dead) = state(&store, delivery(2, event.meta.id)).await else { panic!("it is buried") };
+            let DeliveryState::Dead(dead) = state(&store, delivery(2, event.meta.id)).await else {
+                panic!("it is buried")
+            };
             assert_eq!(dead.reason, DeadReason::ContentErased);
             drop(store);
             assert_eq!(marked_files(home), [""; 0]);

@@ -19,8 +19,8 @@ use postrider::store::embedded::EmbeddedStore;
 use postrider::store::{Accepted, Applied, Refusal, Settle, Store, StoreError};
 
 use crate::support::{
-    Home, PATIENCE, Picture, REJECTED, accept, backlog, body_of, delivery, ending, endpoint, event_with, holder, key, kinds,
-    limits, runtime, state,
+    Home, PATIENCE, Picture, REJECTED, accept, backlog, body_of, delivery, ending, endpoint, event_with, holder, key,
+    kinds, limits, runtime, state,
 };
 
 /// What was asked of a delivery, and whether it was acknowledged.
@@ -44,7 +44,12 @@ struct Known {
 type Session = Result<(), StoreError>;
 
 impl Known {
-    async fn accept<D: Disk>(&mut self, store: &EmbeddedStore<D>, to: &[usize], len: usize) -> Result<Arc<Event>, StoreError> {
+    async fn accept<D: Disk>(
+        &mut self,
+        store: &EmbeddedStore<D>,
+        to: &[usize],
+        len: usize,
+    ) -> Result<Arc<Event>, StoreError> {
         let text = format!("evt_{}", self.events.len());
         let body = body_of(self.events.len() as u64, len);
         match answered(store.accept(event_with(to, &body, &[key(&text)]))).await? {
@@ -122,7 +127,9 @@ impl Known {
                 (None, DeliveryState::Delivered) => panic!("{id} was never attempted {when}"),
                 (Some(asked), state) => {
                     let took_effect = match (asked.next, state) {
-                        (Next::Delivered, DeliveryState::Delivered) | (Next::Dead { .. }, DeliveryState::Dead(_)) => true,
+                        (Next::Delivered, DeliveryState::Delivered) | (Next::Dead { .. }, DeliveryState::Dead(_)) => {
+                            true
+                        }
                         (Next::Retry { due_ms }, DeliveryState::Pending(pending)) => pending.due_ms == due_ms,
                         _ => false,
                     };
@@ -151,7 +158,9 @@ async fn assert_failed<D: Disk>(store: &EmbeddedStore<D>, known: &Known, when: &
     let reason = tokio::time::timeout(PATIENCE, store.failed()).await.expect("nobody was told");
     assert!(!reason.is_empty());
     let soon = Duration::from_secs(5);
-    let later = tokio::time::timeout(soon, store.accept(event_with(&[], b"later", &[]))).await.unwrap_or_else(|_| panic!("it waits {when} after {reason}"));
+    let later = tokio::time::timeout(soon, store.accept(event_with(&[], b"later", &[])))
+        .await
+        .unwrap_or_else(|_| panic!("it waits {when} after {reason}"));
     assert!(matches!(later, Err(StoreError::Failed(_))), "{later:?} {when}");
     if let Some(id) = known.events.keys().next() {
         let settle = ending(delivery(0, *id), Pending::fresh(0), REJECTED, 0, b"");
@@ -326,7 +335,7 @@ fn a_drop_that_is_cut_short_anywhere_shows_all_of_the_segment_or_what_is_kept_of
     home.clock.advance(2 * RETENTION_MS);
     let keys: Vec<_> = (0..24).map(|n| key(&format!("evt_{n}"))).collect();
     let generous = StoreLimits { retention_ms: u64::MAX, ..limits.clone() };
-    let mut look = |disk: &Arc<MemDisk>, home: &mut Home| {
+    let look = |disk: &Arc<MemDisk>, home: &mut Home| {
         home.limits = generous.clone();
         let store = home.open_on(Arc::clone(disk));
         let mut picture = runtime.block_on(Picture::of(&store, &keys));

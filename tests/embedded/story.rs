@@ -109,7 +109,8 @@ impl Story {
     async fn accept(&mut self, store: &impl Store, dedup_ms: u64) {
         self.accepted += 1;
         let body = body_of(self.random.next_u64(), self.below(self.habits.body_bytes + 1) as usize);
-        let endpoints: Vec<usize> = (0..ENDPOINTS).filter(|n| self.below(if *n == LAZY { 12 } else { 3 }) == 0).collect();
+        let endpoints: Vec<usize> =
+            (0..ENDPOINTS).filter(|n| self.below(if *n == LAZY { 12 } else { 3 }) == 0).collect();
         // Now and then a key that was used before, taken or free again.
         let text = if self.below(10) == 0 { self.below(self.accepted) } else { self.accepted };
         let key = key(&format!("evt_{text}"));

@@ -70,7 +70,11 @@ impl Home {
     }
 
     pub fn open(&self) -> EmbeddedStore {
-        self.try_open_on(Arc::new(RealDisk)).unwrap()
+        self.open_with(&self.limits)
+    }
+
+    pub fn open_with(&self, limits: &StoreLimits) -> EmbeddedStore {
+        self.try_open(Arc::new(RealDisk), limits).unwrap()
     }
 
     pub fn open_on<D: Disk>(&self, disk: Arc<D>) -> EmbeddedStore<D> {
@@ -78,9 +82,13 @@ impl Home {
     }
 
     pub fn try_open_on<D: Disk>(&self, disk: Arc<D>) -> Result<EmbeddedStore<D>, OpenError> {
+        self.try_open(disk, &self.limits)
+    }
+
+    fn try_open<D: Disk>(&self, disk: Arc<D>, limits: &StoreLimits) -> Result<EmbeddedStore<D>, OpenError> {
         let opening = Opening {
             data: self.path().to_owned(),
-            limits: self.limits.clone(),
+            limits: limits.clone(),
             clock: self.clock.clone(),
             entropy: Arc::new(SeededEntropy::new(7)),
             rebuild: false,
@@ -332,12 +340,6 @@ impl Picture {
         assert_eq!(self.notes, after.notes, "notes {when}");
         assert_eq!(self.holders, after.holders, "dedup {when}");
         assert_eq!(self.figures, after.figures, "stats {when}");
-    }
-
-    /// The same without attempts, which go with the segments that recorded them.
-    pub fn without_attempts(mut self) -> Self {
-        self.events.iter_mut().for_each(|(_, _, attempts)| attempts.clear());
-        self
     }
 }
 
