@@ -33,10 +33,24 @@ fn has_mark(bytes: &[u8]) -> bool {
     bytes.windows(MARK.len()).any(|window| window == MARK)
 }
 
-/// Files of the data directory that hold the mark.
+/// Files of the data directory that hold the mark. A file that gets another name meanwhile could be passed over, so the
+/// look begins anew until all of them stay where they are.
 fn marked_files(home: &Home) -> Vec<String> {
-    let all = files(home.path()).into_iter().filter(|path| has_mark(&std::fs::read(path).unwrap()));
-    all.map(|path| path.strip_prefix(home.path()).unwrap().display().to_string()).collect()
+    let look = || -> std::io::Result<Vec<String>> {
+        let mut marked = Vec::new();
+        for path in files(home.path()) {
+            if has_mark(&std::fs::read(&path)?) {
+                marked.push(path.strip_prefix(home.path()).unwrap().display().to_string());
+            }
+        }
+        Ok(marked)
+    };
+    loop {
+        match look() {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            marked => return marked.unwrap(),
+        }
+    }
 }
 
 /// The same on a disk in memory.
