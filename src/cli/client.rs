@@ -21,6 +21,7 @@ use super::exit::{self, Failure};
 use super::input::settings;
 use crate::config::Overrides;
 use crate::core::secret::Secret;
+use crate::daemon::token_path;
 
 /// Milliseconds for a connection to be made.
 const CONNECT_TIMEOUT_MS: u64 = 5_000;
@@ -122,7 +123,7 @@ impl ServerArgs {
                     });
                 }
                 let server = self.server.clone().unwrap_or_else(|| format!("http://{address}"));
-                (server, config.token_file.unwrap_or_else(|| config.data_dir.join("token")))
+                (server, token_path(&config.data_dir, config.token_file.as_deref()))
             }
         };
         Client::new(&server, token_file)
@@ -245,6 +246,22 @@ async fn within<T, E: std::error::Error>(
         Ok(done) => done.map_err(|error| exit::chain(&error)),
         Err(_) => Err(format!("no answer within {timeout_ms} ms")),
     }
+}
+
+/// Posts to `authority` (`host:port`) and takes whatever answer comes.
+pub(super) async fn post(
+    authority: &str,
+    path: &str,
+    headers: &[(String, String)],
+    body: Bytes,
+) -> Result<(StatusCode, Bytes), String> {
+    let mut request = Request::post(path).header(HOST, authority).header(CONTENT_TYPE, "application/json");
+    for (name, value) in headers {
+        request = request.header(name, value);
+    }
+    let request = request.body(Full::new(body)).map_err(|error| error.to_string())?;
+    let stream = within(CONNECT_TIMEOUT_MS, TcpStream::connect(authority)).await?;
+    within(ANSWER_TIMEOUT_MS, exchange(stream, request)).await
 }
 
 /// One request and its answer.

@@ -15,7 +15,7 @@ pub(super) const EXAMPLES: &str = "Examples:
   postrider config check --config /etc/postrider.toml
   postrider config check --json | jq -r '.errors[] | .message'
 
-Everything that is wrong is told at once; the exit code is then 3. --json prints one object: ok, then errors, or data_dir,
+Everything that is wrong is told at once; the exit code is then 3. --json prints one object: ok, then errors, or data_dir, \
 listeners, sources, endpoints and warnings.";
 
 /// Arguments of `config`.

@@ -1,10 +1,12 @@
-//! What commands read: bodies from files and stdin, header fields, secrets, settings.
+//! What commands have in common: reading bodies, header fields, secrets and settings, and a bar that shows progress.
 
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+
+use indicatif::{ProgressBar, ProgressStyle};
 
 use super::exit::{self, Failure};
 use crate::config::{Config, ConfigErrors, Environment, Overrides, SystemFiles, resolve_secret};
@@ -98,6 +100,16 @@ pub(super) fn secrets(texts: &[String]) -> Result<Vec<Secret>, Failure> {
             .map_err(|error| Failure::new(exit::CONFIG, format_args!("--secret: {error}")))
     };
     texts.iter().map(secret).collect()
+}
+
+/// A bar of bytes on stderr; nothing where stderr is no terminal.
+pub(super) fn progress_bar(what: &'static str) -> ProgressBar {
+    let bar = ProgressBar::new(0);
+    let style = ProgressStyle::with_template("{msg} [{bar:40}] {bytes}/{total_bytes} {eta}");
+    // A template that does not parse would only cost the looks.
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.set_message(what);
+    bar
 }
 
 #[cfg(test)]

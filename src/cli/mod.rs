@@ -19,6 +19,7 @@ mod completions;
 mod config;
 mod dead;
 mod deliveries;
+mod demo;
 mod endpoint;
 mod events;
 pub mod exit;
@@ -28,6 +29,7 @@ mod out;
 mod replay;
 mod scheme;
 mod send;
+mod serve;
 mod sign;
 mod verify;
 
@@ -46,7 +48,7 @@ use crate::config::LogLevel;
 /// your own events, signed, to the endpoints of your customers.
 #[derive(Debug, Parser)]
 #[command(name = "postrider", version, after_help = exit::HELP)]
-#[command(max_term_width = 120, propagate_version = true)]
+#[command(max_term_width = 120)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -54,6 +56,12 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the gateway
+    #[command(after_help = serve::EXAMPLES)]
+    Serve(serve::Args),
+    /// Show all of it at work: gateway, receivers, retries, a kill, a replay
+    #[command(after_help = demo::EXAMPLES)]
+    Demo(demo::Args),
     /// Publish an event
     #[command(after_help = send::EXAMPLES)]
     Send(send::Args),
@@ -117,6 +125,8 @@ pub fn run() -> ExitCode {
 
 fn dispatch(command: &Command, out: &mut Out) -> Result<u8, Failure> {
     match command {
+        Command::Serve(args) => serve::run(args, out),
+        Command::Demo(args) => demo::run(args, out),
         Command::Send(args) => send::run(args, out),
         Command::Events(args) => events::run(args, out),
         Command::Deliveries(args) => deliveries::run(args, out),

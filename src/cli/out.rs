@@ -4,7 +4,7 @@
 //! - A closed stdout ends the command quietly with 0.
 //! - What others wrote (event types, names, errors of receivers) reaches a terminal without control characters.
 
-use std::fmt::{Display, Write as _};
+use std::fmt::Display;
 use std::io::{self, BufWriter, StdoutLock, Write};
 
 use serde::Serialize;
@@ -70,18 +70,19 @@ impl Table {
     }
 
     pub(super) fn print(&self, out: &mut Out) -> Result<(), Failure> {
+        self.lines().iter().try_for_each(|line| out.line(line))
+    }
+
+    /// The headings and the rows, aligned.
+    pub(super) fn lines(&self) -> Vec<String> {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| self.rows.iter().filter_map(|row| row.get(column)).map(|c| c.chars().count()).max();
         let widths: Vec<_> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
-        for row in &self.rows {
-            let mut line = String::new();
-            for (cell, width) in row.iter().zip(&widths) {
-                // Writing to a string does not fail.
-                let _ = write!(line, "{cell:width$}  ");
-            }
-            out.line(line.trim_end())?;
-        }
-        Ok(())
+        let aligned = |row: &Vec<String>| {
+            let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+            cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+        };
+        self.rows.iter().map(aligned).collect()
     }
 }
 

@@ -17,8 +17,8 @@ pub(super) const EXAMPLES: &str = "Examples:
       -H 'X-Hub-Signature-256: sha256=7571…' < payload
   postrider verify --provider hmac --hmac-config shop.toml --secret s3cret -H 'X-Shop-Signature: …' < payload
 
-Exits with 0 when the signature is right and with 1 when it is not. --json prints one object: verdict (accept or reject),
-reason (a stable word, null for accept), detail (a sentence, null for accept), event_id and event_type (null when there is
+Exits with 0 when the signature is right and with 1 when it is not. --json prints one object: verdict (accept or reject), \
+reason (a stable word, null for accept), detail (a sentence, null for accept), event_id and event_type (null when there is \
 none, and for reject).";
 
 /// Arguments of `verify`.

@@ -25,8 +25,8 @@ pub(super) const EXAMPLES: &str = "Examples:
   postrider journal dump --data /var/lib/postrider --event msg_01jdx4m0qv9k3m5w2r8t6y7z1a --bodies
   postrider journal dump --json | jq -c 'select(.kind == \"settled\") | .fact.attempt.status'
 
-Changes nothing. Bodies and the values of headers are shown with --bodies only; secrets are not in the journal. --json prints
-one object per line: segment, offset, sequence, index, time, kind, key, meta_bytes, body_bytes, body_state (intact, zeroed or
+Changes nothing. Bodies and the values of headers are shown with --bodies only; secrets are not in the journal. --json prints \
+one object per line: segment, offset, sequence, index, time, kind, key, meta_bytes, body_bytes, body_state (intact, zeroed or \
 damaged), fact, and with --bodies body or body_base64.";
 
 /// Frames that are read ahead of the output.

@@ -11,8 +11,6 @@ mod verify;
 
 use std::path::{Path, PathBuf};
 
-use indicatif::{ProgressBar, ProgressStyle};
-
 use super::exit::{self, Failure};
 use super::input::StoreArgs;
 use super::out::Out;
@@ -94,14 +92,4 @@ fn verify_failure(error: &VerifyError) -> Failure {
 /// A segment as file names and errors write it.
 fn segment_name(segment: u64) -> String {
     format!("{segment:016x}")
-}
-
-/// A bar of bytes on stderr; nothing where stderr is no terminal.
-fn progress_bar(what: &'static str) -> ProgressBar {
-    let bar = ProgressBar::new(0);
-    let style = ProgressStyle::with_template("{msg} [{bar:40}] {bytes}/{total_bytes} {eta}");
-    // A template that does not parse would only cost the looks.
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    bar.set_message(what);
-    bar
 }

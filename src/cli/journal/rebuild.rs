@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{check_store, progress_bar};
+use super::check_store;
 use crate::cli::exit::{self, Failure};
-use crate::cli::input::StoreArgs;
+use crate::cli::input::{StoreArgs, progress_bar};
 use crate::cli::out::Out;
 use crate::config::{Config, LogLevel};
 use crate::env::{RealClock, RealEntropy};
@@ -19,7 +19,7 @@ pub(super) const EXAMPLES: &str = "Examples:
   postrider journal rebuild --data /var/lib/postrider
   postrider journal rebuild --data /var/lib/postrider --json
 
-The old key space stays beside the new one as `index.damaged` until the next rebuild. --json prints one object:
+The old key space stays beside the new one as `index.damaged` until the next rebuild. --json prints one object: \
 journal_segments, journal_bytes, torn_bytes, pending, dead_letters and dedup_keys.";
 
 /// Arguments of `journal rebuild`.

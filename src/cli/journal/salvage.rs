@@ -20,8 +20,8 @@ pub(super) const EXAMPLES: &str = "Examples:
   postrider journal salvage --data /var/lib/postrider
   postrider journal salvage --data /var/lib/postrider --json > lost.json
 
-The damaged journal is kept beside the new one as `journal.damaged-<n>`. Exits with 1 when something was lost. --json prints
-one object: frames, records, lost (segment, bytes, first_sequence, last_sequence, keyed_records), lost_records (segment,
+The damaged journal is kept beside the new one as `journal.damaged-<n>`. Exits with 1 when something was lost. --json prints \
+one object: frames, records, lost (segment, bytes, first_sequence, last_sequence, keyed_records), lost_records (segment, \
 offset, sequence, index, kind, key), damaged_dir, and rebuilt as `journal rebuild` prints it.";
 
 /// Arguments of `journal salvage`.

@@ -7,9 +7,9 @@ use std::collections::HashSet;
 
 use serde::Serialize;
 
-use super::{Stopped, progress_bar, segment_name, verify_failure};
+use super::{Stopped, segment_name, verify_failure};
 use crate::cli::exit::{self, Failure};
-use crate::cli::input::StoreArgs;
+use crate::cli::input::{StoreArgs, progress_bar};
 use crate::cli::out::Out;
 use crate::core::fact::{Fact, kind};
 use crate::core::id::EventId;
@@ -21,8 +21,8 @@ pub(super) const EXAMPLES: &str = "Examples:
   postrider journal verify --data /var/lib/postrider
   postrider journal verify --data /var/lib/postrider --json | jq '.findings[] | select(.severity == \"damage\")'
 
-Changes nothing. Exits with 1 when something durable is damaged or missing; a batch that a crash interrupted (torn_tail) and
-what the next start mends (note) are none. --json prints one object: ok, segments, frames, records, bytes, erased_bodies,
+Changes nothing. Exits with 1 when something durable is damaged or missing; a batch that a crash interrupted (torn_tail) and \
+what the next start mends (note) are none. --json prints one object: ok, segments, frames, records, bytes, erased_bodies, \
 damage, torn_tails, notes, and findings with severity, segment, offset and what.";
 
 /// Arguments of `journal verify`.
