@@ -20,6 +20,7 @@ use tokio::net::TcpStream;
 use super::exit::{self, Failure};
 use super::input::settings;
 use crate::config::Overrides;
+use crate::core::error::chain;
 use crate::core::secret::Secret;
 use crate::daemon::token_path;
 
@@ -243,7 +244,7 @@ async fn within<T, E: std::error::Error>(
     work: impl Future<Output = Result<T, E>>,
 ) -> Result<T, String> {
     match tokio::time::timeout(Duration::from_millis(timeout_ms), work).await {
-        Ok(done) => done.map_err(|error| exit::chain(&error)),
+        Ok(done) => done.map_err(|error| chain(&error)),
         Err(_) => Err(format!("no answer within {timeout_ms} ms")),
     }
 }

@@ -57,33 +57,52 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the gateway
+    ///
+    /// Takes webhooks at POST /in/{source}, stores them, delivers them to endpoints until they arrive, and answers
+    /// the management API.
     #[command(after_help = serve::EXAMPLES)]
     Serve(serve::Args),
     /// Show all of it at work: gateway, receivers, retries, a kill, a replay
+    ///
+    /// Starts this very executable as a gateway in a temporary directory, with receivers good and bad; sends it
+    /// webhooks, kills and restarts it in the middle, and checks what came of every attempt.
     #[command(after_help = demo::EXAMPLES)]
     Demo(demo::Args),
     /// Publish an event
+    ///
+    /// It is stored before this returns, and then delivered, signed, to every endpoint whose event types match.
     #[command(after_help = send::EXAMPLES)]
     Send(send::Args),
     /// List what was received and published, or show one message
     #[command(after_help = events::EXAMPLES)]
     Events(events::Args),
     /// Show where a message stands at each endpoint
+    ///
+    /// With --attempts also what every try came to: time, status, and why it failed.
     #[command(after_help = deliveries::EXAMPLES)]
     Deliveries(deliveries::Args),
     /// List deliveries that will not be tried again on their own
+    ///
+    /// A delivery is a dead letter once its schedule is used up, or at once when the endpoint refuses it for good
+    /// (4xx).
     #[command(after_help = dead::EXAMPLES)]
     Dead(dead::Args),
     /// Make deliveries due again
+    ///
+    /// Those of one message, or all that a filter matches; each starts its schedule anew.
     #[command(after_help = replay::EXAMPLES)]
     Replay(replay::Args),
     /// List endpoints, let deliveries to them wait or go on
     #[command(subcommand, after_help = endpoint::EXAMPLES)]
     Endpoint(endpoint::Command),
     /// Check the signature of a request
+    ///
+    /// Looks at the very bytes that the provider sent, as the gateway does, and says what is wrong with them.
     #[command(after_help = verify::EXAMPLES)]
     Verify(verify::Args),
     /// Print the headers that a provider, or the gateway, would send
+    ///
+    /// For testing a receiver, or a source of the gateway, without the provider.
     #[command(after_help = sign::EXAMPLES)]
     Sign(sign::Args),
     /// Look into and mend the journal of a stopped store

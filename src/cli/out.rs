@@ -50,7 +50,8 @@ fn broken(error: io::Error) -> Failure {
 
 /// A line on stderr. A closed stderr is no reason to fail.
 pub(super) fn note(text: impl Display) {
-    let _ = writeln!(io::stderr(), "{text}");
+    // In one piece, as others may write to the same terminal or file.
+    let _ = io::stderr().write_all(format!("{text}\n").as_bytes());
 }
 
 /// Text in aligned columns under a line of headings.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::exit::{self, Failure};
 use super::input::{headers, read_body};
+use crate::core::error::chain;
 use crate::core::headers::Headers;
 use crate::core::signature::{HmacConfig, Request, Scheme, provider, provider_ids};
 
@@ -72,5 +73,5 @@ fn own_scheme(path: &Path) -> Result<Scheme, Failure> {
     let failure = |why: String| Failure::new(exit::CONFIG, format_args!("{}: {why}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|error| failure(error.to_string()))?;
     let config: HmacConfig = toml::from_str(&text).map_err(|error| failure(error.to_string()))?;
-    Scheme::try_from(config).map_err(|error| failure(exit::chain(&error)))
+    Scheme::try_from(config).map_err(|error| failure(chain(&error)))
 }

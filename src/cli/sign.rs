@@ -6,7 +6,6 @@ use super::exit::{self, Failure};
 use super::input::secrets;
 use super::out::Out;
 use super::scheme::{Read, RequestArgs};
-use super::verify::now_s;
 use crate::core::id::EventId;
 use crate::core::secret::Secret;
 use crate::core::signature::{Field, Profile, SignError};
@@ -66,7 +65,7 @@ fn profile(name: &str) -> Result<Profile, String> {
 /// Signs.
 pub(super) fn run(args: &Args, out: &mut Out) -> Result<u8, Failure> {
     let secrets = secrets(&args.secrets)?;
-    let now_s = args.at.unwrap_or_else(now_s);
+    let now_s = args.at.unwrap_or_else(|| RealClock::new().wall_s());
     let headers = match (args.profile, &args.provider) {
         (Some(profile), _) => by_profile(args, profile, &secrets, now_s)?,
         (None, Some(provider)) => by_provider(args, provider, &secrets, now_s)?,

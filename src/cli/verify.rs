@@ -6,6 +6,7 @@ use super::exit::{self, Failure};
 use super::input::secrets;
 use super::out::{Out, printable};
 use super::scheme::RequestArgs;
+use crate::core::error::chain;
 use crate::core::signature::Identity;
 use crate::env::{Clock as _, RealClock};
 
@@ -59,7 +60,7 @@ pub(super) fn run(args: &Args, out: &mut Out) -> Result<u8, Failure> {
     let secrets = secrets(&args.secrets)?;
     let read = args.request.read()?;
     let request = read.request();
-    let now_s = args.at.unwrap_or_else(now_s);
+    let now_s = args.at.unwrap_or_else(|| RealClock::new().wall_s());
     let (code, verdict) = match scheme.verify(&secrets, &request, now_s, args.tolerance_s) {
         Ok(()) => {
             let Identity { id, event_type } = scheme.identity(&request);
@@ -67,7 +68,7 @@ pub(super) fn run(args: &Args, out: &mut Out) -> Result<u8, Failure> {
         }
         // What a stranger calls the event says nothing, so a refused request has neither id nor type.
         Err(reject) => {
-            let (reason, detail) = (Some(reject.code()), Some(exit::chain(&reject)));
+            let (reason, detail) = (Some(reject.code()), Some(chain(&reject)));
             (exit::NEGATIVE, Verdict { verdict: "reject", reason, detail, event_id: None, event_type: None })
         }
     };
@@ -77,12 +78,6 @@ pub(super) fn run(args: &Args, out: &mut Out) -> Result<u8, Failure> {
         out.line(shown(&verdict))?;
     }
     Ok(code)
-}
-
-/// The wall clock, in seconds.
-pub(super) fn now_s() -> i64 {
-    // Milliseconds since 1970 divided by a thousand always fit.
-    i64::try_from(RealClock::new().wall_ms() / 1_000).unwrap_or(i64::MAX)
 }
 
 fn shown(verdict: &Verdict) -> String {

@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::Config;
-use super::error::{Report, chain};
+use super::error::Report;
 use super::secrets::SecretReader;
 use super::settings::{TIMEOUT_MS_MAX, TIMEOUT_MS_MIN, milliseconds};
 use super::source::{Sources, read_application, read_name, read_secret, read_secret_list};
 use super::suggest::{did_you_mean, listed};
 use super::tree::{Node, Table, quoted};
 use crate::core::endpoint::{Endpoint, app_id, endpoint_id, source_id};
+use crate::core::error::chain;
 use crate::core::id::SourceId;
 use crate::core::pattern::Pattern;
 use crate::core::retry::{DEFAULT_SCHEDULE_S, RetryError, RetryPolicy};

@@ -158,17 +158,6 @@ impl Report {
     }
 }
 
-/// An error and its causes in one text.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
-}
-
 /// A path as errors show it.
 pub(super) fn file_name(path: &Path) -> String {
     one_line(&path.to_string_lossy())

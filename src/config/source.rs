@@ -7,6 +7,7 @@ use super::secrets::SecretReader;
 use super::suggest::{did_you_mean, listed};
 use super::tree::{Node, Table, quoted};
 use crate::core::endpoint::{DEFAULT_APP, Source, app_id, source_id};
+use crate::core::error::chain;
 use crate::core::secret::Secret;
 use crate::core::signature::{HmacConfig, SECRETS_MAX, Scheme, provider, provider_ids};
 
@@ -97,7 +98,7 @@ fn read_scheme(table: &Table<'_>, report: &mut Report) -> Option<Scheme> {
         };
         let config: HmacConfig = hmac.deserialize(report)?;
         let scheme = Scheme::try_from(config);
-        return scheme.map_err(|e| report.error(hmac.spot(), &super::error::chain(&e))).ok();
+        return scheme.map_err(|e| report.error(hmac.spot(), &chain(&e))).ok();
     }
     if let Some(hmac) = hmac {
         let expected = format!("no [source.hmac] table for provider = {}", quoted(id));
@@ -120,7 +121,7 @@ fn read_secrets(
     let expected = "a list of secrets such as [\"env:NAME\"]";
     let node = table.require("secrets", expected, report)?;
     read_secret_list(&node, reader, report, |secret| match scheme {
-        Some(scheme) => scheme.check_secret(secret).map_err(|e| super::error::chain(&e)),
+        Some(scheme) => scheme.check_secret(secret).map_err(|e| chain(&e)),
         None => Ok(()),
     })
 }

@@ -7,6 +7,7 @@ pub mod attempt;
 pub mod cidr;
 pub mod delivery;
 pub mod endpoint;
+pub mod error;
 pub mod event;
 pub mod fact;
 pub mod headers;

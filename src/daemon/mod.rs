@@ -75,7 +75,7 @@ pub enum DaemonError {
     #[error(transparent)]
     Egress(#[from] EgressError),
     /// The storage failed; what was acknowledged is safe, start again.
-    #[error("{0}; stopped, since only a new start knows what is durable")]
+    #[error("the gateway stopped, since only a new start knows what is durable")]
     Storage(#[from] StoreError),
     /// The operating system refuses threads, signals or the data directory.
     #[error("{what}: {source}")]

@@ -116,7 +116,7 @@ impl Egress {
         // Configuration has checked the URL and the secrets already; whatever passed it by must not be sent anywhere.
         let url = EndpointUrl::parse(&job.endpoint.url)
             .map_err(|error| Failure::new(FailureKind::Blocked, format!("unusable URL: {error}")))?;
-        let unix_s = i64::try_from(self.clock.wall_ms() / 1_000).unwrap_or(i64::MAX);
+        let unix_s = self.clock.wall_s();
         let outgoing = || {
             request::build(job, &self.user_agent, unix_s)
                 .map_err(|error| Failure::new(FailureKind::Blocked, format!("cannot sign the request: {error}")))

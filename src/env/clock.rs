@@ -11,6 +11,12 @@ pub trait Clock: Send + Sync + 'static {
     /// Milliseconds since the Unix epoch. May go backwards.
     fn wall_ms(&self) -> u64;
 
+    /// Seconds since the Unix epoch, as signatures have them. May go backwards.
+    fn wall_s(&self) -> i64 {
+        // Milliseconds divided by a thousand always fit.
+        i64::try_from(self.wall_ms() / 1_000).unwrap_or(i64::MAX)
+    }
+
     /// Milliseconds since an arbitrary start. Never goes backwards.
     fn mono_ms(&self) -> u64;
 

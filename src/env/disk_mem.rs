@@ -39,6 +39,7 @@ pub struct MemFile {
 }
 
 #[derive(Default, Clone)]
+/// Names and inodes as a running system sees them, beside what a power cut would leave.
 struct State {
     names: BTreeMap<PathBuf, usize>,
     durable_names: BTreeMap<PathBuf, usize>,
@@ -60,6 +61,7 @@ struct Inode {
     content: Vec<u8>,
     durable: Vec<u8>,
     unsynced: Vec<Change>,
+    sync_failed: bool,
 }
 
 #[derive(Clone)]
@@ -90,9 +92,16 @@ impl MemDisk {
         state.fail_at = Some(state.operations + count);
     }
 
-    /// Ends the failing that [`MemDisk::fail_after`] began. What was lost stays lost.
+    /// Ends the failing that [`MemDisk::fail_after`] began. What a failed sync should have written stays readable and is
+    /// never written.
     pub fn heal(&self) {
-        self.lock().fail_at = None;
+        let mut state = self.lock();
+        state.fail_at = None;
+        for inode in &mut state.inodes {
+            if std::mem::take(&mut inode.sync_failed) {
+                inode.unsynced.clear();
+            }
+        }
     }
 
     /// Cuts the power: of what isn't synced only what `keep` says survives. Also heals the disk.
@@ -100,6 +109,7 @@ impl MemDisk {
         let mut state = self.lock();
         let state = &mut *state;
         state.fail_at = None;
+        // A journalling file system replays its log in order, so names are lost from the end only.
         for change in std::mem::take(&mut state.name_changes) {
             if !keep(Piece::Name) {
                 break;
@@ -112,6 +122,7 @@ impl MemDisk {
                 change.tear(&mut inode.durable, &mut keep);
             }
             inode.content.clone_from(&inode.durable);
+            inode.sync_failed = false;
         }
     }
 
@@ -129,6 +140,7 @@ impl MemDisk {
 }
 
 impl State {
+    /// Reading fails, too, once something failed: a test must not go on with a dying disk unnoticed.
     fn alive(&self) -> io::Result<()> {
         match self.fail_at {
             Some(at) if self.operations > at => Err(io::Error::other("the disk was told to fail")),
@@ -147,6 +159,7 @@ impl State {
         self.fail_at.is_some_and(|at| self.operations == at + 1)
     }
 
+    /// Visible at once, durable after the directory's sync.
     fn change_name(&mut self, change: NameChange) {
         change.apply(&mut self.names);
         self.name_changes.push(change);
@@ -179,6 +192,7 @@ impl Change {
         self.tear(content, &mut |_| true);
     }
 
+    /// Applies what `keep` keeps. A length and each sector are kept or lost on their own, in any combination.
     fn tear(&self, content: &mut Vec<u8>, keep: &mut impl FnMut(Piece) -> bool) {
         match self {
             Self::Length(len) if keep(Piece::Length) => content.resize(*len as usize, 0),
@@ -295,6 +309,7 @@ impl Disk for MemDisk {
 }
 
 impl MemFile {
+    /// Does a change, or, if the disk fails right now, half of it.
     fn change(&self, change: Change, half: Option<Change>) -> io::Result<()> {
         let mut state = self.disk.lock();
         let result = state.operate();
@@ -331,13 +346,12 @@ impl DiskFile for MemFile {
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.disk.lock();
         let result = state.operate();
-        let failed_first = state.just_failed();
+        let failed_now = state.just_failed();
         let inode = &mut state.inodes[self.inode];
-        if result.is_ok() || failed_first {
+        inode.sync_failed |= failed_now;
+        if result.is_ok() {
             for change in std::mem::take(&mut inode.unsynced) {
-                if result.is_ok() {
-                    change.apply(&mut inode.durable);
-                }
+                change.apply(&mut inode.durable);
             }
         }
         result

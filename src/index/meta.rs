@@ -43,7 +43,7 @@ pub struct Meta {
 pub struct Sum {
     /// How many keys.
     pub keys: u64,
-    /// Wrapping sum over [`hash`] of each.
+    /// Wrapping sum over a hash of each key with its value.
     pub hash: u64,
 }
 

@@ -77,7 +77,7 @@ impl<S: Store> Ingress<S> {
     /// Where the URL is signed it is the public one, and a proxy that ends TLS leaves no trustworthy word of its scheme. So
     /// both are tried: whoever can sign either of them holds the secret.
     fn verify(&self, source: &Source, target: &Target<'_>, signed: &signature::Request<'_>) -> Result<(), Reject> {
-        let now_s = i64::try_from(self.clock.wall_ms() / 1_000).unwrap_or(i64::MAX);
+        let now_s = self.clock.wall_s();
         let verdict = |request| source.scheme.verify(&source.secrets, request, now_s, source.tolerance_s);
         match verdict(signed) {
             Err(Reject::SignatureMismatch) if source.scheme.signs_url() => {

@@ -66,6 +66,7 @@ impl<D: Disk> Journal<D> {
     pub fn erase(&mut self, key: u128, kinds: &dyn Fn(u8) -> bool) -> Result<ErasedCount, EraseError> {
         self.is_settled()?;
         let (ranges, in_last_frame) = self.bodies(key, kinds)?;
+        // Zeros in the journal's last frame would be taken for a torn write, and the frame dropped.
         if in_last_frame {
             let now_ms = self.segments().last().map_or(0, |last| last.last_time_ms);
             self.append_batch(now_ms, &[])?;
@@ -87,6 +88,7 @@ impl<D: Disk> Journal<D> {
             let frame = reader.frame_at(found.segment, found.offset)?;
             let body = frame.body(found.index as usize);
             let record = &frame.records[found.index as usize];
+            // A damaged body counts: most of it may still be readable.
             if record.state == BodyState::Zeroed || body.iter().all(|&byte| byte == 0) {
                 continue;
             }
@@ -107,6 +109,7 @@ impl<D: Disk> Journal<D> {
         let todo = todo_path(&shared.dir);
         // Written even without bodies: what else has to go must be finished after a crash, too.
         disk.replace_file(&todo, &encode(ranges)).map_err(fault("write", &todo))?;
+        // A reader between two writes would see a body that is neither whole nor zeros.
         {
             let _no_reader = shared.hold_off_reading();
             zero(disk, &shared.dir, ranges)?;
@@ -187,6 +190,7 @@ fn todo_path(dir: &Path) -> PathBuf {
     dir.join(FILE_NAME)
 }
 
+/// Overwrites ranges, sorted by segment, and syncs each file. A segment that is gone needs nothing.
 fn zero<D: Disk>(disk: &D, dir: &Path, ranges: &[Range]) -> Result<(), IoFault> {
     for group in ranges.chunk_by(|one, other| one.segment == other.segment) {
         let path = segment_path(dir, group[0].segment);
@@ -208,6 +212,7 @@ fn zero<D: Disk>(disk: &D, dir: &Path, ranges: &[Range]) -> Result<(), IoFault> 
     Ok(())
 }
 
+/// Forgets the list, once nothing in it is left to do.
 fn finish<D: Disk>(disk: &D, dir: &Path) -> Result<(), IoFault> {
     remove(disk, &todo_path(dir))?;
     disk.sync_dir(dir).map_err(fault("sync after erasing", dir))

@@ -39,14 +39,23 @@ pub(super) struct KeyEntry {
 /// What a sealed segment's last bytes say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Trailer {
+    /// Must be the file's own number, and
     pub segment: u64,
+    /// its header's incarnation: a recycled file may hold another segment's trailer.
     pub incarnation: u64,
+    /// Offset after the last frame, where the pages begin.
     pub frames_end: u64,
+    /// Keys in all pages.
     pub entries: u64,
+    /// Pages of 4 KiB.
     pub pages: u64,
+    /// CRC over the pages' CRCs, for verification; lookups check the pages they read.
     pub pages_crc: u32,
+    /// The least and the greatest key, so that most lookups need no page at all.
     pub key_min: u128,
+    /// See `key_min`.
     pub key_max: u128,
+    /// The link to the next segment is in here: last sequence and last CRC.
     pub totals: Totals,
 }
 

@@ -44,7 +44,9 @@ impl LayoutError {
 }
 
 impl Layout {
+    /// Reads headers and trailers, a few KiB of each file, and keeps no file open: there may be more than a process may have.
     pub fn read<D: Disk>(disk: &D, dir: &Path) -> Result<Self, LayoutError> {
+        // Other names are not the journal's; the store may keep its own files here.
         let names = disk.list(dir).map_err(fault("list", dir))?;
         let mut layout = Self::default();
         for name in &names {
@@ -87,6 +89,7 @@ impl SegmentFile {
                 return Err(LayoutError::UnknownVersion { segment: number, found });
             }
         };
+        // Without a header nobody knows whether a trailer is this segment's or left over from an earlier one.
         let trailer = match &header {
             Some(header) => read_trailer(&file, number, header.incarnation),
             None => Ok(None),

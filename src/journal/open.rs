@@ -158,6 +158,7 @@ impl<D: Disk> Journal<D> {
             erasure_finished,
             ..Recovery::default()
         };
+        // These go first, so that the new segment's number is never taken by one of them.
         remove_all(&*disk, dir, &plan.unused)?;
         let highest = layout.segments.last().map_or(0, |file| file.number);
         let header = SegmentHeader {
@@ -220,6 +221,7 @@ fn copy<D: Disk>(
     segment: &mut Segment<D>,
     active: &mut Active<D::File>,
 ) -> Result<FrameAt, IoFault> {
+    // Only the incarnation differs: what refers to the frame by sequence and CRC stays true.
     let bytes = frame.restamped(segment.header.incarnation);
     let path = segment_path(&shared.dir, active.number);
     let write = || {
@@ -267,10 +269,13 @@ fn keep<D: Disk>(disk: &Arc<D>, dir: &Path, plan: Plan<'_>, recovery: &mut Recov
         };
         table.insert(file.number, segment);
     }
+    // Not before the new segment and the footers are durable: an empty segment's header may be the proof that the frame
+    // before it was synced, and the reason why a sealed segment isn't the last.
     remove_all(&**disk, dir, &emptied)?;
     Ok(table)
 }
 
+/// The newest time in the journal; engine time goes on from there when the wall clock is behind it.
 fn last_time_ms(plan: &Plan<'_>) -> u64 {
     let totals = |kept: &Kept| -> Totals {
         match kept {
@@ -283,6 +288,7 @@ fn last_time_ms(plan: &Plan<'_>) -> u64 {
     kept.chain(copied).max().unwrap_or(0)
 }
 
+/// Removes files, durably.
 fn remove_all<D: Disk>(disk: &D, dir: &Path, paths: &[PathBuf]) -> Result<(), IoFault> {
     for path in paths {
         remove(disk, path)?;
@@ -312,6 +318,7 @@ fn make_dir<D: Disk>(disk: &D, dir: &Path) -> Result<(), OpenError> {
         return Err(OpenError::SalvageUnfinished { salvaged });
     }
     disk.create_dir_all(dir).map_err(fault("create", dir))?;
+    // Each new name lies in the directory above it, and a power cut could take any of them.
     for made in missing {
         let parent = crate::env::parent(made);
         disk.sync_dir(parent).map_err(fault("sync", parent))?;

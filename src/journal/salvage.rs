@@ -134,6 +134,7 @@ pub fn salvage<D: Disk>(
         Ok(_) | Err(RedoError::Damaged) => {}
         Err(RedoError::Io(fault)) => return Err(fault.into()),
     }
+    // What an interrupted salvage wrote isn't known to be durable.
     clear(&**disk, &output)?;
     let layout = Layout::read(&**disk, dir)?;
     let mut rescue = Rescue {
@@ -156,6 +157,7 @@ pub fn salvage<D: Disk>(
     Ok(report)
 }
 
+/// A salvage under way.
 struct Rescue<'a, D: Disk> {
     disk: &'a Arc<D>,
     output: &'a Path,
@@ -204,6 +206,7 @@ impl<D: Disk> Rescue<'_, D> {
                 }
             }
         }
+        // A sealed segment says how far it reached, also where its end can't be read.
         if let Some(trailer) = &file.trailer {
             self.missing(file.number, trailer.totals.last_sequence + 1)?;
         }
@@ -243,6 +246,7 @@ impl<D: Disk> Rescue<'_, D> {
         Ok(())
     }
 
+    /// Writes the frame that waited for a later one to be found.
     fn write_held(&mut self) -> Result<(), SalvageError> {
         match self.held.take() {
             Some(frame) => self.write(&frame),
@@ -279,6 +283,7 @@ impl<D: Disk> Rescue<'_, D> {
         Ok(())
     }
 
+    /// The new journal; it begins where the first saved frame was, so that sequences and CRCs stay while nothing is lost.
     fn journal(&mut self, origin: (u64, u32)) -> Result<&mut Journal<D>, SalvageError> {
         if self.journal.is_none() {
             let (journal, _) = Journal::open_from(

@@ -68,6 +68,7 @@ impl<D: Disk> Pool<D> {
         idle + ready + self.in_flight.map_or(0, |spare| spare.bytes)
     }
 
+    /// Spares there are, wherever they are in their life.
     fn count(&self) -> usize {
         let ready = usize::from(self.ready.is_some());
         self.idle.len() + ready + usize::from(self.in_flight.is_some())
@@ -116,6 +117,7 @@ impl<D: Disk> Pool<D> {
 
     /// A file to start a segment in: the one made ready, or one made now.
     pub fn take(&mut self) -> Result<Ready<D::File>, IoFault> {
+        // One in a helper's hands isn't waited for; it will serve the rotation after this one.
         self.paused = false;
         if let Some(ready) = self.ready.take() {
             return Ok(ready);
@@ -147,6 +149,7 @@ impl<D: Disk> Pool<D> {
         self.disk.sync_dir(&self.dir).map_err(fault("sync after removing spares", &self.dir))
     }
 
+    /// A recycled file first: filling a new one with zeros costs a segment's worth of writing.
     fn job(&mut self) -> PrepareJob<D> {
         let reused = self.idle.pop();
         PrepareJob {

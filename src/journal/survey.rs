@@ -90,6 +90,7 @@ pub(super) struct Tail {
 pub(super) fn survey<'a, D: Disk>(disk: &D, layout: &'a Layout, origin: (u64, u32)) -> Result<Plan<'a>, SurveyError> {
     let (headed, unused) = layout.segments.split_at(layout.headed());
     let mut files = Vec::new();
+    // A header is durable before the next segment is begun, so a bad one with a good one after it is no crash.
     for file in headed {
         let header = file.header.ok_or_else(|| {
             let what = "expected the segment's header, it is damaged; later segments have theirs";
@@ -163,6 +164,7 @@ fn settle_end<'a>(
             Ok(plan.next_sequence)
         }
         End::Sealed(at, trailer) => {
+            // Sealing comes after the sync of all frames, so nothing has to be copied.
             let next = trailer.totals.last_sequence + 1;
             check_first(files[at], trailer)?;
             check_hollow(&files[at + 1..], next, trailer.totals.last_crc, None)?;
@@ -177,6 +179,7 @@ fn settle_end<'a>(
     }
 }
 
+/// The same for a last segment that isn't sealed: its last frame may be known to a crashed process only.
 fn settle_open_end<'a>(
     files: &[(&'a SegmentFile, SegmentHeader)],
     at: usize,
@@ -236,6 +239,7 @@ fn check_middle<'a, D: Disk>(
             let reached = (totals.last_sequence + 1, totals.last_crc);
             (reached, Kept::Sealed(trailer.clone()))
         }
+        // The later segment begins with a copy of this one's only frame, or this one never had any.
         None if link == (header.first_sequence, header.prev_crc) => {
             plan.emptied.push(file.path.clone());
             return Ok(());
@@ -258,6 +262,7 @@ fn check_middle<'a, D: Disk>(
     Ok(())
 }
 
+/// Checks that a footer describes the frames which its own header announces.
 fn check_first((file, header): (&SegmentFile, SegmentHeader), trailer: &Trailer) -> Result<(), SurveyError> {
     if trailer.totals.first_sequence == header.first_sequence {
         return Ok(());
@@ -315,6 +320,7 @@ pub(super) fn scan_tail<D: Disk>(disk: &D, file: &SegmentFile, header: &SegmentH
             },
         }
     }
+    // The sync never returned for a frame whose bodies aren't all there. Its predecessor's did, or this wasn't written.
     if let Some(torn) = last.take_if(|last| !last.is_intact()) {
         torn_bytes += u64::from(torn.at.len);
         last = second.take();
@@ -325,6 +331,7 @@ pub(super) fn scan_tail<D: Disk>(disk: &D, file: &SegmentFile, header: &SegmentH
     Ok(Tail { before, last, torn_bytes })
 }
 
+/// A frame with a later one after it was synced: its bodies are whole or erased.
 fn check_bodies(frame: &Frame) -> Result<(), SurveyError> {
     let mut states = frame.records.iter().map(|record| record.state);
     if states.any(|state| state == BodyState::Damaged) {
@@ -333,6 +340,7 @@ fn check_bodies(frame: &Frame) -> Result<(), SurveyError> {
     Ok(())
 }
 
+/// The first frame that belongs in a segment.
 pub(super) fn expect(header: &SegmentHeader) -> Expect {
     Expect { incarnation: Some(header.incarnation), sequence: header.first_sequence, prev_crc: Some(header.prev_crc) }
 }
@@ -357,6 +365,7 @@ pub(super) fn frames_without_header<D: Disk>(
 ) -> Result<bool, IoFault> {
     let open = disk.open(path, false).map_err(fault("open", path))?;
     if !is_alone {
+        // A recycled file's old frames all have lower sequences.
         let found = find_frame(&open, HEADER_BYTES, len, &|head| head.sequence >= expected);
         return Ok(found.map_err(fault("read", path))?.is_some());
     }

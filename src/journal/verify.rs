@@ -151,6 +151,7 @@ enum Until {
     Tail,
 }
 
+/// A verification under way.
 struct Verifier<'a, D> {
     disk: &'a D,
     on: &'a mut dyn FnMut(Event<'_>),
@@ -160,6 +161,7 @@ struct Verifier<'a, D> {
 }
 
 impl<D: Disk> Verifier<'_, D> {
+    /// Counts a finding and passes it on.
     fn find(&mut self, severity: Severity, segment: u64, offset: u64, what: impl ToString) {
         *match severity {
             Severity::Damage => &mut self.report.damage,
@@ -173,6 +175,7 @@ impl<D: Disk> Verifier<'_, D> {
         self.find(Severity::Damage, segment, offset, what);
     }
 
+    /// An interrupted erasure explains half overwritten bodies, which would be damage otherwise.
     fn erase_list(&mut self, dir: &Path) -> Result<(), VerifyError> {
         match erase::load(self.disk, dir) {
             Ok(None) => {}
@@ -201,6 +204,7 @@ impl<D: Disk> Verifier<'_, D> {
                 continue;
             }
             let until = match headed.get(at + 1) {
+                // Without any frame in the journal, every segment is an end.
                 _ if tail == Some(at) || tail.is_none() => Until::Tail,
                 Some(next) => next.header.map_or(Until::Unknown, Until::Next),
                 None => Until::Tail,
@@ -317,6 +321,7 @@ impl<D: Disk> Verifier<'_, D> {
         Ok(end)
     }
 
+    /// Goes through a segment's frames, and gathers what its footer should say.
     fn walk(&mut self, file: &SegmentFile, header: &SegmentHeader, until: Until) -> Result<Contents, VerifyError> {
         let open = self.disk.open(&file.path, false).map_err(fault("open", &file.path))?;
         let limit = file.trailer.as_ref().map_or(file.len, |trailer| trailer.frames_end);
@@ -393,6 +398,7 @@ impl<D: Disk> Verifier<'_, D> {
     /// Compares a footer with the one that the frames would get now.
     fn footer(&mut self, file: &SegmentFile, trailer: &Trailer, contents: &Contents) -> Result<(), VerifyError> {
         let entries: Vec<KeyEntry> = contents.index.sorted();
+        // The footer that sealing would write now is compared as a whole; nothing in it is taken on trust.
         let (pages, pages_crc) = encode_pages(file.number, &entries);
         let agrees = trailer.totals == contents.totals
             && trailer.frames_end == contents.end

@@ -254,11 +254,13 @@ impl<D: Disk> Journal<D> {
             let segment = oldest.ok_or(WriteError::NotSealed)?.remove();
             (segment.header.segment, segment.file_bytes)
         };
+        // Readers that come now get `Gone`; those that already read find out when they look again.
         self.shared.forget_file(number);
         self.poisoning(|journal| journal.release(number, bytes))?;
         Ok(())
     }
 
+    /// Turns a dropped segment's file into a spare, or removes it; durable on return.
     fn release(&mut self, number: u64, bytes: u64) -> Result<(), IoFault> {
         let shared = &self.shared;
         let path = segment_path(&shared.dir, number);
@@ -293,6 +295,7 @@ impl<D: Disk> Journal<D> {
         }
     }
 
+    /// One write for the whole frame, so that a batch costs one system call and one sync.
     fn write_buffer(&mut self) -> Result<(), IoFault> {
         let path = || segment_path(&self.shared.dir, self.active.number);
         let written = self.active.file.write_all_at(&self.buffer, self.active.end);
@@ -316,6 +319,7 @@ impl<D: Disk> Journal<D> {
 
     /// Starts the next segment and leaves the full one to be sealed.
     fn rotate(&mut self, now_ms: u64) -> Result<(), IoFault> {
+        // Every frame so far is synced, or `append_with` would have refused. That this header exists is proof of it.
         let header = SegmentHeader {
             segment: self.active.number + 1,
             incarnation: self.incarnation,
@@ -408,6 +412,7 @@ pub(super) fn start_segment<D: Disk>(
     Ok((segment, ready.file))
 }
 
+/// Index entries of records that are about to be durable.
 fn keys_of(offset: u64, records: &[RecordRef<'_>]) -> Vec<KeyEntry> {
     let entry = |(index, record): (usize, &RecordRef<'_>)| KeyEntry {
         key: record.key,

@@ -239,13 +239,11 @@ pub enum StoreError {
         /// The limit.
         max: usize,
     },
-    /// The event's bytes do not match their checksum. The rest of the store is fine.
+    /// What was asked for does not match its checksum. The rest of the store is fine.
     #[error(
-        "the bytes of {event} are damaged in segment {segment:016x} at byte {offset}; stop the gateway and run journal verify"
+        "the journal is damaged in segment {segment:016x} at byte {offset}; stop the gateway and run journal verify"
     )]
     Unreadable {
-        /// The event.
-        event: EventId,
         /// Number of the journal segment.
         segment: u64,
         /// Byte offset of the frame in it.

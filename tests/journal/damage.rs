@@ -157,3 +157,35 @@ fn an_error_of_the_disk_is_an_error_and_not_an_end() {
     disk.heal();
     assert_eq!(batches(&open(&disk, 9)).len(), 12);
 }
+
+#[test]
+fn damage_in_a_full_segment_that_was_never_sealed_is_found_at_open() {
+    let disk = Arc::new(MemDisk::new());
+    let mut journal = open(&disk, 1);
+    let ats: Vec<_> = (1..=3).map(|number| put(&mut journal, &batch(number, 25_000))).collect();
+    assert_eq!(ats[2].segment, 2, "the first segment is full, and nobody ran its job");
+    drop(journal);
+    assert_eq!(batches(&open(&Arc::new(disk.fork()), 2)).len(), 3);
+    for at in [&ats[0], &ats[1]] {
+        for offset in [at.offset, at.offset + 20, at.offset + 200, at.end() - 100] {
+            let damaged = Arc::new(disk.fork());
+            flip(&*damaged, &segment_name(1), offset, 2);
+            let refused = try_open(&damaged, 2).err().unwrap();
+            assert!(matches!(refused, OpenError::Damaged { segment: 1, .. }), "{refused}");
+            assert!(findings(&damaged).contains(&(Severity::Damage, 1)));
+        }
+    }
+}
+
+#[test]
+fn a_file_that_never_became_a_segment_is_removed_also_with_old_frames_in_it() {
+    let (disk, written) = small_journal();
+    let old = disk.read_file(&dir().join(segment_name(1))).unwrap();
+    for content in [vec![], vec![0; 64 << 10], old] {
+        let disk = Arc::new(disk.fork());
+        disk.replace_file(&dir().join(segment_name(5)), &content).unwrap();
+        assert_eq!(findings(&disk), [(Severity::Note, 5)]);
+        assert_eq!(batches(&open(&disk, 9)), written);
+        assert!(findings(&disk).is_empty());
+    }
+}

@@ -113,7 +113,10 @@ fn new_secret() -> Secret {
 /// One source and four endpoints; the schedule is short, so that its end is seen.
 fn write_config(path: &Path, secrets: &Secrets, port: u16) -> Result<(), Failure> {
     let (stripe, secret) = (secrets.stripe.expose(), secrets.endpoints.expose());
-    let mut text = format!("[[source]]\nname = \"stripe\"\nprovider = \"stripe\"\nsecrets = [\"{stripe}\"]\n");
+    // A few kilobytes are no reason to refuse on a disk that is nearly full.
+    let limits = "[limits]\nfree_bytes = 0\nsegment_bytes = \"4MiB\"\nbatch_bytes = \"2MiB\"\n";
+    let source = format!("[[source]]\nname = \"stripe\"\nprovider = \"stripe\"\nsecrets = [\"{stripe}\"]\n");
+    let mut text = format!("{limits}\n{source}");
     for (name, takes) in [
         (receiver::APP, "sources = [\"stripe\"]"),
         (receiver::STEADY, "event_types = [\"order.*\"]"),

@@ -154,8 +154,9 @@ impl<'a> Stage<'a> {
         let stripe = provider("stripe").expect("it is a row of the table of built-in providers");
         let headers = Headers::new();
         let request = Request { method: "POST", url: "", headers: &headers, body: INVOICE };
-        let now_s = i64::try_from(self.now_ms() / 1_000).unwrap_or(i64::MAX);
-        let signed = stripe.sign(secret, &request, now_s).map_err(|error| Failure::from_error(exit::USAGE, &error))?;
+        let signed = stripe
+            .sign(secret, &request, self.clock.wall_s())
+            .map_err(|error| Failure::from_error(exit::USAGE, &error))?;
         let asked = client::post(&gateway.ingress, "/in/stripe", &signed, Bytes::from_static(INVOICE));
         let (status, body) = self.runtime.block_on(asked).map_err(|why| gateway.failed(&why))?;
         Ok((status, serde_json::from_slice(&body).unwrap_or_default()))

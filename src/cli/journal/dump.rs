@@ -13,6 +13,7 @@ use super::{Stopped, facts, segment_name, verify_failure};
 use crate::cli::exit::{self, Failure};
 use crate::cli::input::StoreArgs;
 use crate::cli::out::{Out, note, printable};
+use crate::core::error::chain;
 use crate::core::fact::{Fact, kind};
 use crate::core::id::EventId;
 use crate::core::time::format_ms;
@@ -125,7 +126,7 @@ fn dump(args: &Args, frame: &Frame, out: &mut Out) -> Result<bool, Failure> {
         if let Err(error) = &fact {
             readable = false;
             let segment = segment_name(frame.at.segment);
-            note(format_args!("segment {segment} byte {}: record {index}: {}", frame.at.offset, exit::chain(error)));
+            note(format_args!("segment {segment} byte {}: record {index}: {}", frame.at.offset, chain(error)));
         }
         let line = line(args, frame, index, fact.ok().as_ref());
         if args.json {

@@ -11,6 +11,7 @@ use super::{Stopped, segment_name, verify_failure};
 use crate::cli::exit::{self, Failure};
 use crate::cli::input::{StoreArgs, progress_bar};
 use crate::cli::out::Out;
+use crate::core::error::chain;
 use crate::core::fact::{Fact, kind};
 use crate::core::id::EventId;
 use crate::env::RealDisk;
@@ -112,7 +113,7 @@ impl Told {
                     kind::name(record.kind),
                     kind::name(fact.kind())
                 ),
-                Err(error) => format!("record {index}: {}", exit::chain(&error)),
+                Err(error) => format!("record {index}: {}", chain(&error)),
             };
             let (segment, offset) = (frame.at.segment, frame.at.offset);
             self.findings.push(Finding { severity: Severity::Damage, segment, offset, what });

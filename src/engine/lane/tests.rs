@@ -1,3 +1,5 @@
+//! What a lane must do, case by case, and what must hold whatever happens.
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;

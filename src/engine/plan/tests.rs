@@ -1,3 +1,5 @@
+//! Turns, places, loads and wakes over several lanes.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -14,6 +14,7 @@ use super::queue::{Command, NO_BODY, Reply};
 use super::retention::DropPlan;
 use super::shared::Shared;
 use crate::core::delivery::{Dead, DeadReason, DeliveryId};
+use crate::core::error::chain;
 use crate::core::fact::{EndpointNote, Fact, Standing, kind};
 use crate::core::id::{EndpointId, EventId};
 use crate::env::{Disk, Entropy};
@@ -91,6 +92,7 @@ impl<D: Disk> Committer<D> {
 
     fn commit(&mut self, draft: Draft) -> Result<(), StoreError> {
         let shared = Arc::clone(&self.shared);
+        draft.keep_events(&shared.recent);
         match self.write(&draft.facts) {
             Ok(()) => {}
             Err(error) => {
@@ -100,8 +102,8 @@ impl<D: Disk> Committer<D> {
         }
         self.last_id = draft.last_id;
         shared.counts.stale_settles.fetch_add(draft.stale, Ordering::Relaxed);
-        shared.recent.forget(draft.done.iter().copied());
-        draft.answer(&shared.recent);
+        shared.recent.delivered(draft.delivered.iter().copied());
+        draft.answer();
         Ok(())
     }
 
@@ -115,7 +117,11 @@ impl<D: Disk> Committer<D> {
             Command::Sweep { keys } => self.sweep(&keys),
             Command::JobDone(done) => {
                 if let Err(error) = self.journal.done(done) {
-                    tracing::warn!(error = %super::shared::chain(&error), "a journal job failed and is tried again");
+                    if super::ballast::is_disk_full(&error) {
+                        // What is left of the segment is for settles; the housekeeper opens intake again.
+                        self.shared.set_disk_full();
+                    }
+                    tracing::warn!(error = %chain(&error), "a journal job failed and is tried again");
                 }
                 self.count_journal();
                 Ok(())

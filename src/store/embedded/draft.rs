@@ -33,8 +33,8 @@ pub(super) struct Draft {
     pub(super) last_id: EventId,
     /// Settles that came too late.
     pub(super) stale: u64,
-    /// Events whose only delivery arrived: nobody will ask for them soon.
-    pub(super) done: Vec<EventId>,
+    /// Events of which a delivery arrived.
+    pub(super) delivered: Vec<EventId>,
     answers: Vec<Answer>,
     claims: Claims,
     bytes: usize,
@@ -58,7 +58,7 @@ impl Draft {
             facts: Vec::new(),
             last_id,
             stale: 0,
-            done: Vec::new(),
+            delivered: Vec::new(),
             answers: Vec::new(),
             claims: Claims::default(),
             bytes: 0,
@@ -137,7 +137,7 @@ impl Draft {
             return Ok(Applied::Stale);
         }
         if next == Next::Delivered {
-            self.done.push(delivery.event);
+            self.delivered.push(delivery.event);
         }
         self.facts.push((Fact::Settled { delivery, was, attempt, next }, response));
         Ok(Applied::Ok)
@@ -174,15 +174,19 @@ impl Draft {
         self.last_id
     }
 
-    /// Everything is durable and visible: tell those who wait.
-    pub(super) fn answer(self, recent: &Recent) {
-        let accepted = self.answers.iter().filter_map(|answer| match answer {
+    /// Keeps the events for their attempts. Before they are durable, as attempts may begin the moment they are; until then
+    /// nobody knows their ids.
+    pub(super) fn keep_events(&self, recent: &Recent) {
+        recent.keep(self.answers.iter().filter_map(|answer| match answer {
             Answer::Accept(_, Accepted::New { event }, _) if !event.meta.endpoints.is_empty() => {
                 Some(Arc::clone(event))
             }
             _ => None,
-        });
-        recent.keep(accepted);
+        }));
+    }
+
+    /// Everything is durable and visible: tell those who wait.
+    pub(super) fn answer(self) {
         for answer in self.answers {
             // Whoever gave up waiting finds out by asking again.
             let _ = match answer {

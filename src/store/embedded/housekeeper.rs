@@ -9,10 +9,12 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use tokio::sync::oneshot;
 
+use super::ballast;
 use super::checkpoint::Checkpoint;
 use super::queue::{Command, Queue};
 use super::retention::{Oldest, bytes_max};
-use super::shared::{Shared, chain};
+use super::shared::Shared;
+use crate::core::error::chain;
 use crate::core::event::DedupKey;
 use crate::env::Disk;
 use crate::index::{Layered, dedup};
@@ -42,6 +44,7 @@ pub(super) enum Chore<D: Disk> {
 pub(super) struct Housekeeper<D: Disk> {
     pub(super) shared: Arc<Shared<D>>,
     pub(super) disk: Arc<D>,
+    pub(super) data: PathBuf,
     pub(super) journal_dir: PathBuf,
     pub(super) queue: Queue<D>,
     pub(super) chores: Receiver<Chore<D>>,
@@ -74,6 +77,7 @@ impl<D: Disk> Housekeeper<D> {
 
     fn look_around(&mut self) {
         self.make_room();
+        ballast::take_on(&*self.disk, &self.data, &self.shared.limits);
         self.sweep();
         let ahead_ms = self.shared.time.wall_ahead_ms();
         if ahead_ms.abs_diff(self.wall_ahead_ms) > STEP_MS {

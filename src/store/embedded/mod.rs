@@ -14,6 +14,7 @@
 //! - A failure of the storage is final: the store stops, and a new start recovers what is durable.
 
 mod applier;
+mod ballast;
 mod checkpoint;
 mod commit;
 mod count;
@@ -118,6 +119,7 @@ impl<D: Disk> EmbeddedStore<D> {
         let housekeeper = Housekeeper {
             shared: Arc::clone(&shared),
             disk,
+            data: data.clone(),
             journal_dir: recovery::journal_dir(&data),
             queue: queue.clone(),
             chores: to_do,

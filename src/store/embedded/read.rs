@@ -112,20 +112,21 @@ pub(super) fn event_in(frame: &Frame, id: EventId, erased: bool) -> Result<Optio
     let Ok(Fact::Accepted { meta, .. } | Fact::Carried { meta, .. }) =
         Fact::decode(frame.records[index].kind, &frame.meta(index))
     else {
-        return Err(unreadable(id, frame));
+        return Err(unreadable(frame.at.segment, frame.at.offset));
     };
     let body = match frame.records[index].state {
         _ if erased => None,
         // The bytes become zeros a moment before the key space knows of the erasure, which is durable by then.
         BodyState::Zeroed => None,
         BodyState::Intact => Some(Bytes::copy_from_slice(&frame.body(index))),
-        BodyState::Damaged => return Err(unreadable(id, frame)),
+        BodyState::Damaged => return Err(unreadable(frame.at.segment, frame.at.offset)),
     };
     Ok(Some(Event { meta, erased: body.is_none(), body: body.unwrap_or_default() }))
 }
 
-fn unreadable(event: EventId, frame: &Frame) -> StoreError {
-    let error = StoreError::Unreadable { event, segment: frame.at.segment, offset: frame.at.offset };
+/// Damage that was found on the way; it is for an operator, and no reason to stop.
+pub(super) fn unreadable(segment: u64, offset: u64) -> StoreError {
+    let error = StoreError::Unreadable { segment, offset };
     tracing::error!(%error, "damage found");
     error
 }

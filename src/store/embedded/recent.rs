@@ -1,5 +1,5 @@
-//! Events that were just accepted, kept for their first attempt so that it need not read the journal. Bounded in bytes; the
-//! oldest go first.
+//! Events that were just accepted, kept for their first attempts so that these need not read the journal. Bounded in bytes;
+//! the oldest go first. An event goes early when each of its deliveries has arrived.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,7 +19,8 @@ pub(super) struct Recent {
 
 #[derive(Debug, Default)]
 struct Inner {
-    events: HashMap<EventId, Arc<Event>>,
+    /// With the deliveries that have not arrived.
+    events: HashMap<EventId, (Arc<Event>, usize)>,
     order: VecDeque<EventId>,
     bytes: usize,
 }
@@ -35,7 +36,8 @@ impl Recent {
         for event in events {
             inner.bytes += cost(&event);
             inner.order.push_back(event.meta.id);
-            inner.events.insert(event.meta.id, event);
+            let deliveries = event.meta.endpoints.len();
+            inner.events.insert(event.meta.id, (event, deliveries));
         }
         // Events forgotten early leave their place in the order behind; it goes when its turn comes, or when such places
         // outnumber the events.
@@ -47,10 +49,22 @@ impl Recent {
 
     /// The event, if it is still here.
     pub(super) fn get(&self, id: EventId) -> Option<Arc<Event>> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner).events.get(&id).cloned()
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).events.get(&id).map(|(event, _)| Arc::clone(event))
     }
 
-    /// The events will not be asked for again, or must not be found again.
+    /// One delivery of each of these events arrived.
+    pub(super) fn delivered(&self, ids: impl IntoIterator<Item = EventId>) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        for id in ids {
+            let Some((_, left)) = inner.events.get_mut(&id) else { continue };
+            *left = left.saturating_sub(1);
+            if *left == 0 {
+                inner.forget(id);
+            }
+        }
+    }
+
+    /// The events must not be found again.
     pub(super) fn forget(&self, ids: impl IntoIterator<Item = EventId>) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         ids.into_iter().for_each(|id| inner.forget(id));
@@ -59,7 +73,7 @@ impl Recent {
 
 impl Inner {
     fn forget(&mut self, id: EventId) {
-        if let Some(event) = self.events.remove(&id) {
+        if let Some((event, _)) = self.events.remove(&id) {
             self.bytes -= cost(&event);
         }
     }
@@ -86,7 +100,7 @@ mod tests {
             external_id: None,
             accepted_ms: 0,
             headers: Headers::default(),
-            endpoints: Vec::new(),
+            endpoints: vec![crate::core::id::EndpointId::MIN, crate::core::id::EndpointId::MAX],
         };
         Arc::new(Event { meta, body: Bytes::from(vec![0; bytes]), erased: false })
     }
@@ -101,6 +115,17 @@ mod tests {
         assert!(!has(3));
         recent.keep([event(9, 10)]);
         assert!(has(2) && has(9));
+    }
+
+    #[test]
+    fn an_event_goes_when_its_last_delivery_arrived() {
+        let recent = Recent::new(1 << 20);
+        recent.keep([event(1, 10)]);
+        let id = EventId::from_u128(1);
+        recent.delivered([id]);
+        assert!(recent.get(id).is_some());
+        recent.delivered([id, id]);
+        assert!(recent.get(id).is_none());
     }
 
     #[test]

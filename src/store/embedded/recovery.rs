@@ -8,11 +8,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::ballast;
 use super::checkpoint::Checkpoint;
 use super::commit::fold_frame;
 use super::lock::{LockError, StoreLock};
-use super::shared::chain;
 use super::time::EngineTime;
+use crate::core::error::chain;
 use crate::core::fact::{Fact, FactError};
 use crate::core::id::EventId;
 use crate::core::limits::StoreLimits;
@@ -108,8 +109,26 @@ pub(super) fn index_dir(data: &Path) -> PathBuf {
     data.join("index")
 }
 
-/// Opens everything under `data`.
+/// Opens everything under `data`; on a full disk once more, with the ballast given up.
 pub(super) fn open<D: Disk>(
+    disk: &Arc<D>,
+    data: &Path,
+    limits: &StoreLimits,
+    clock: Arc<dyn Clock>,
+    entropy: &dyn Entropy,
+    rebuild: bool,
+    progress: Progress<'_>,
+) -> Result<Parts<D>, OpenError> {
+    match open_once(disk, data, limits, Arc::clone(&clock), entropy, rebuild, progress) {
+        Err(error) if ballast::is_disk_full(&error) && ballast::give_up(&**disk, data) => {
+            tracing::warn!(error = %chain(&error), "the disk is full; gave up the ballast to start all the same");
+            open_once(disk, data, limits, clock, entropy, rebuild, progress)
+        }
+        opened => opened,
+    }
+}
+
+fn open_once<D: Disk>(
     disk: &Arc<D>,
     data: &Path,
     limits: &StoreLimits,
@@ -131,7 +150,11 @@ pub(super) fn open<D: Disk>(
     let wish = rebuild.then(|| "asked for".to_owned());
     let (mut state, rebuilt) = match open_index(&reader, &recovery, &index_dir(data), limits, wish) {
         Ok(state) => (state, None),
-        Err(why) => (rebuild_index(disk, &reader, data, limits, &why, progress)?, Some(why)),
+        Err(why) => {
+            let state = rebuild_index(disk, &reader, data, limits, &why, progress)?;
+            // The first start of all makes a key space too, which is nothing to report.
+            (state, Some(why).filter(|_| recovery.next_sequence > 1))
+        }
     };
     catch_up(&mut journal, &mut state)?;
     state.ledger = super::count::count(&state)?;

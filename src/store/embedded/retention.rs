@@ -8,8 +8,9 @@ use std::collections::HashSet;
 
 use bytes::Bytes;
 
-use super::shared::{Shared, chain};
+use super::shared::Shared;
 use crate::core::delivery::{DeliveryId, Pending};
+use crate::core::error::chain;
 use crate::core::event::{DedupKey, EventMeta};
 use crate::core::fact::{DedupEntry, Fact};
 use crate::core::id::{EndpointId, EventId};
@@ -105,8 +106,11 @@ impl<D: Disk> Shared<D> {
     /// Whether the file system has less room than it must.
     pub(super) fn disk_is_full(&self, disk: &D, dir: &std::path::Path) -> bool {
         match disk.space(dir) {
-            // Five per cent of a small disk is a fairer floor than the configured bytes.
-            Ok(space) => space.free_bytes < self.limits.free_bytes_min.min(space.total_bytes / 20),
+            // Five per cent of a small disk is a fairer floor than the configured bytes; but the next segment must fit.
+            Ok(space) => {
+                let floor = self.limits.free_bytes_min.min(space.total_bytes / 20);
+                space.free_bytes < floor.max(self.limits.segment_bytes)
+            }
             Err(error) => {
                 tracing::warn!(error = %chain(&error), "the free space of the data directory can't be read");
                 false

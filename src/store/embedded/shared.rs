@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use super::recent::Recent;
 use super::time::EngineTime;
+use crate::core::error::chain;
 use crate::core::limits::StoreLimits;
 use crate::env::Disk;
 use crate::index::State;
@@ -103,6 +104,7 @@ impl<D: Disk> Shared<D> {
         let frame = match self.reader.frame_at(at.segment, at.offset) {
             Ok(frame) => Arc::new(frame),
             Err(ReadError::Gone { .. }) => return Ok(None),
+            Err(ReadError::Damaged { segment, offset, .. }) => return Err(super::read::unreadable(segment, offset)),
             Err(error) => return Err(self.fail(&error)),
         };
         let mut frames = self.frames.lock().unwrap_or_else(PoisonError::into_inner);
@@ -145,6 +147,12 @@ impl<D: Disk> Shared<D> {
         self.closed().stopping = true;
     }
 
+    /// Closes intake until the housekeeper finds room.
+    pub(super) fn set_disk_full(&self) {
+        let journal_full = self.closed().journal_full;
+        self.set_full(journal_full, true);
+    }
+
     /// Opens or closes intake for want of room.
     pub(super) fn set_full(&self, journal_full: bool, disk_full: bool) {
         let mut closed = self.closed();
@@ -185,16 +193,4 @@ impl<D: Disk> Shared<D> {
     fn closed(&self) -> std::sync::MutexGuard<'_, Closed> {
         self.closed.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// An error with its causes in one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -1,0 +1,9 @@
+//! The command line from outside: the real binary, its output, its exit codes.
+
+mod config;
+mod demo;
+mod gateway;
+mod help;
+mod journal;
+mod signatures;
+mod support;
