@@ -9,7 +9,10 @@ use std::io;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use super::dedup;
+use super::known::Known;
 use super::meta::{self, FORMAT, Meta, Sum, family_slot};
 use super::table::Table;
 
@@ -55,6 +58,7 @@ pub enum TreeError {
 #[derive(Debug, Clone)]
 pub struct Tree {
     db: sled::Db,
+    known: Arc<Known>,
 }
 
 impl Tree {
@@ -69,7 +73,11 @@ impl Tree {
             .use_compression(false)
             .flush_every_ms(None);
         let db = guarded("opening", || config.open())??;
-        Ok(Self { db })
+        let known = Arc::new(Known::default());
+        if db.is_empty() && known.begin(0) {
+            known.finish();
+        }
+        Ok(Self { db, known })
     }
 
     /// Reads every key and holds the sums against what the tree says of itself.
@@ -90,6 +98,8 @@ impl Tree {
             return Err(TreeError::Format(meta.format));
         }
         let mut sums = <[Sum; super::FAMILIES.len()]>::default();
+        // As every key is read anyway, it is learnt on the way which dedup keys there are.
+        self.known.begin(family_slot(dedup::FAMILY).map_or(0, |slot| meta.sums[slot].keys));
         for entry in self.db.iter() {
             let (key, value) = entry?;
             if key == meta::KEY {
@@ -97,6 +107,7 @@ impl Tree {
             }
             let slot = key.first().and_then(|f| family_slot(*f)).ok_or(TreeError::Foreign("a key of no family"))?;
             sums[slot].add(&key, &value);
+            self.known.add_to_next(&key);
         }
         for (slot, (found, expected)) in sums.iter().zip(&meta.sums).enumerate() {
             if found != expected {
@@ -104,12 +115,27 @@ impl Tree {
                 return Err(TreeError::Incomplete { family, found: found.keys, expected: expected.keys });
             }
         }
+        self.known.finish();
         Ok(meta)
+    }
+
+    /// Learns anew which dedup keys there are, when so many have gone that what is known says little. Reads them all.
+    pub fn forget_removed(&self, dedup_keys: u64) -> Result<(), TreeError> {
+        if !self.known.begin(dedup_keys) {
+            return Ok(());
+        }
+        guarded("reading the dedup keys", || {
+            for entry in self.db.scan_prefix([dedup::FAMILY]) {
+                self.known.add_to_next(&entry?.0);
+            }
+            self.known.finish();
+            Ok(())
+        })?
     }
 
     /// The value of a key.
     pub fn get(&self, key: &[u8]) -> Result<Option<sled::IVec>, TreeError> {
-        Ok(self.db.get(key)?)
+        if self.known.may_hold(key) { Ok(self.db.get(key)?) } else { Ok(None) }
     }
 
     /// The keys of a range with their values, in order from either end.
@@ -123,13 +149,14 @@ impl Tree {
             let mut batch = sled::Batch::default();
             for (key, value) in table.range(Bound::Unbounded, Bound::Unbounded) {
                 let slot = key.first().and_then(|f| family_slot(*f)).ok_or(TreeError::Foreign("a key of no family"))?;
-                let old = self.db.get(key)?;
+                let old = self.get(key)?;
                 if let Some(old) = &old {
                     meta.sums[slot].remove(key, old);
                 }
                 match value {
                     Some(value) => {
                         meta.sums[slot].add(key, value);
+                        self.known.add(key);
                         batch.insert(key, value);
                     }
                     None if old.is_some() => batch.remove(key),
