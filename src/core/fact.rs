@@ -74,6 +74,8 @@ pub enum Fact {
         meta: EventMeta,
         /// Its pending deliveries.
         pending: Vec<(EndpointId, Pending)>,
+        /// Its dead letters, whose settles may be dropped as well. What is in neither list was delivered.
+        dead: Vec<(EndpointId, Dead)>,
     },
     /// Everything in a segment is past retention or carried; the segment may go.
     Dropped {
@@ -81,8 +83,6 @@ pub enum Fact {
         segment: u64,
         /// The lowest event id that was neither dropped nor carried.
         first_kept: EventId,
-        /// Events that had been carried into this segment and go with it.
-        forgotten: Vec<EventId>,
     },
 }
 

@@ -57,11 +57,6 @@ impl Headers {
         }
     }
 
-    /// Keeps the fields whose name, in lower case, passes.
-    pub fn retain(&mut self, mut passes: impl FnMut(&str) -> bool) {
-        self.fields.retain(|(name, _)| passes(name));
-    }
-
     /// How many fields there are.
     pub fn len(&self) -> usize {
         self.fields.len()

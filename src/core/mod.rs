@@ -13,6 +13,7 @@ pub mod fact;
 pub mod headers;
 pub mod id;
 pub mod limits;
+pub mod passing;
 pub mod pattern;
 pub mod retry;
 pub mod secret;

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
-use crate::env::Entropy;
+use crate::env::{Disk, Entropy, RealDisk, parent};
 
 /// Longest token, in bytes.
 const TOKEN_BYTES_MAX: usize = 512;
@@ -96,19 +96,26 @@ fn keep_hash(path: &Path, sha256: [u8; 32]) -> Result<(), TokenError> {
     if read(path)?.as_deref() == Some(&text) {
         return Ok(());
     }
-    let io = |source| TokenError::Io { path: path.to_owned(), source };
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
-        _ => {}
-    }
     write_private(path, &text)
 }
 
-/// Made with its permissions, so that there is no moment in which others can read it.
+/// Written beside its name and then renamed: a start that dies in the middle leaves no half a token, which the next one
+/// would refuse. Made with its permissions, so that there is no moment in which others can read it.
 fn write_private(path: &Path, text: &str) -> Result<(), TokenError> {
-    let io = |source| TokenError::Io { path: path.to_owned(), source };
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(io)?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(io)
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".tmp");
+    let write = || {
+        match fs::remove_file(&temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        RealDisk.sync_dir(parent(path))
+    };
+    write().map_err(|source| TokenError::Io { path: path.to_owned(), source })
 }
 
 fn warn_if_readable(path: &Path) {
@@ -144,6 +151,21 @@ mod tests {
         assert_eq!(other.sha256, <[u8; 32]>::from(Sha256::digest(b"another-token-of-mine")));
         fs::remove_file(&path).unwrap();
         assert_eq!(prepare(dir.path(), None, &entropy).unwrap().sha256, other.sha256);
+    }
+
+    #[test]
+    fn a_start_that_died_while_it_made_the_token_leaves_nothing_in_the_way() {
+        let dir = tempfile::tempdir().unwrap();
+        for half in ["", "prt_0123"] {
+            fs::write(dir.path().join("token.tmp"), half).unwrap();
+            fs::write(dir.path().join("token.sha256.tmp"), half).unwrap();
+            let made = prepare(dir.path(), None, &SeededEntropy::new(1)).unwrap();
+            assert!(made.new);
+            let mut names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+            names.sort();
+            assert_eq!(names, ["token", "token.sha256"]);
+            names.iter().for_each(|name| fs::remove_file(dir.path().join(name)).unwrap());
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 
 use crate::core::headers::Headers;
+use crate::core::passing::passing;
 use crate::core::signature::{Profile, SignError};
 use crate::engine::Job;
 
@@ -19,27 +20,6 @@ pub const ATTEMPT: &str = "postrider-attempt";
 
 /// Every header of the gateway's own begins so.
 const OWN_PREFIX: &str = "postrider-";
-
-/// Headers that end with the connection they came on ([RFC 9110 §7.6.1](https://www.rfc-editor.org/rfc/rfc9110#section-7.6.1)),
-/// that frame or route the request, or that hold credentials meant for the gateway.
-const DROPPED: [&str; 16] = [
-    "authorization",
-    "connection",
-    "content-length",
-    "cookie",
-    "expect",
-    "host",
-    "http2-settings",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "trailers",
-    "transfer-encoding",
-    "upgrade",
-];
 
 /// Reserved on every delivery, so that a receiver who reads them never reads a provider's.
 const STANDARD: [&str; 3] = ["webhook-id", "webhook-timestamp", "webhook-signature"];
@@ -79,13 +59,8 @@ pub(super) fn build(job: &Job, user_agent: &HeaderValue, unix_s: i64) -> Result<
 
 /// Copies the headers that may pass, values byte for byte.
 fn pass_on(event_headers: &Headers, profile: Profile, to: &mut HeaderMap) {
-    // `Connection` names further headers that end with it.
-    let connection: Vec<_> = event_headers.get_all("connection").map(String::from_utf8_lossy).collect();
-    let is_dropped = |name: &str| {
-        let is_named = |value: &str| value.split(',').any(|option| option.trim().eq_ignore_ascii_case(name));
-        DROPPED.contains(&name) || connection.iter().any(|value| is_named(value))
-    };
-    for (name, value) in event_headers.iter().filter(|(name, _)| !is_dropped(name)) {
+    // Filtered when it came in already; an older gateway may have known fewer.
+    for (name, value) in passing(event_headers) {
         let name = if is_reserved(name, profile) { format!("{ORIGINAL}{name}") } else { name.to_owned() };
         // What can't be sent at all could not have been received either.
         if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value)) {

@@ -72,9 +72,12 @@ pub fn fold(state: &mut State, fact: &Fact, place: &mut Place, effects: &mut Eff
         Fact::EndpointNoted(note) => noted(state, note, effects)?,
         // The bytes are zeros by now; the key space never held them.
         Fact::Erased { event, .. } => state.table().insert(erased::key(*event), Vec::new()),
-        Fact::DedupCarried { entries } => entries.iter().for_each(|(key, entry)| claim(state, key, entry)),
-        Fact::Carried { meta, pending } => carried(state, meta.id, pending, place.at)?,
-        Fact::Dropped { segment, first_kept, forgotten } => dropped(state, *segment, *first_kept, forgotten)?,
+        // Known already, but in a rebuild; so they don't count as claimed.
+        Fact::DedupCarried { entries } => {
+            entries.iter().for_each(|(key, entry)| state.table().insert(dedup::key(key), dedup::value(entry)));
+        }
+        Fact::Carried { meta, pending, dead } => carried(state, meta.id, pending, dead, place.at)?,
+        Fact::Dropped { segment, first_kept } => dropped(state, *segment, *first_kept)?,
     }
     Ok(())
 }
@@ -173,26 +176,37 @@ fn noted(state: &mut State, new: &EndpointNote, effects: &mut Effects) -> Result
     Ok(())
 }
 
-/// The event has a place of its own now. In a rebuild its acceptance is gone, so its pending deliveries come from here.
-fn carried(state: &mut State, id: EventId, pending: &[(EndpointId, Pending)], at: At) -> Result<(), TreeError> {
-    for (endpoint, pending) in pending {
-        let delivery = DeliveryId { endpoint: *endpoint, event: id };
-        let key = due::key(*endpoint, pending.due_ms, id);
-        if state.get(&key)?.is_none() {
-            state.table().insert(key, due::value(pending));
-            state.ledger.add_pending(id);
+/// The event has a place of its own now. In a rebuild its acceptance and its settles may be gone, so the state of its
+/// deliveries comes from here.
+fn carried(
+    state: &mut State,
+    id: EventId,
+    pending: &[(EndpointId, Pending)],
+    dead: &[(EndpointId, Dead)],
+    at: At,
+) -> Result<(), TreeError> {
+    let pending_states = pending.iter().map(|(endpoint, pending)| (*endpoint, delivery::Entry::Pending(*pending)));
+    let dead_states = dead.iter().map(|(endpoint, dead)| (*endpoint, delivery::Entry::Dead(*dead)));
+    for (endpoint, entry) in pending_states.chain(dead_states) {
+        let id = DeliveryId { endpoint, event: id };
+        if entry_of(state, id)? == Some(entry) {
+            continue;
         }
-        if !is_fresh(delivery, pending) {
-            state.table().insert(delivery::key(delivery), delivery::value(&delivery::Entry::Pending(*pending)));
+        leave_any(state, id)?;
+        match entry {
+            // Nobody listens: what is carried is news only in a rebuild.
+            delivery::Entry::Pending(pending) => enter_pending(state, id, pending, &mut Effects::default()),
+            delivery::Entry::Dead(dead) => bury(state, id, &dead),
         }
     }
     state.ledger.carry(id, at.segment, pending.len() as u64);
-    state.table().insert(event::key(id), event::value(event::Entry { carried: true, at }));
+    state.table().insert(event::carried_key(id), event::value(event::Entry { carried: true, at }));
     Ok(())
 }
 
-fn dropped(state: &mut State, segment: u64, first_kept: EventId, forgotten: &[EventId]) -> Result<(), TreeError> {
-    let before = EventId::from_u128(state.meta.first_kept);
+/// What the segment held and was not carried is forgotten: its events, that they were erased, their dead letters. Whatever
+/// is below `first_kept` was in this segment or an earlier one, so what has no carried entry now is gone.
+fn dropped(state: &mut State, segment: u64, first_kept: EventId) -> Result<(), TreeError> {
     let mut gone = Vec::new();
     let (from, to) = (event::key(EventId::MIN), event::key(first_kept));
     state.scan(Bound::Included(&from), Bound::Excluded(&to), Layered::Up, |key, value| {
@@ -201,25 +215,24 @@ fn dropped(state: &mut State, segment: u64, first_kept: EventId, forgotten: &[Ev
         }
         ControlFlow::Continue(())
     })?;
+    gone.into_iter().for_each(|key| state.table().remove(key));
+    let mut erased = Vec::new();
     let (from, to) = (erased::key(EventId::MIN), erased::key(first_kept));
-    // An erased event has nothing pending, so it was never carried.
     state.scan(Bound::Included(&from), Bound::Excluded(&to), Layered::Up, |key, _| {
-        gone.push(key.to_vec());
+        erased.extend(erased::parse_key(key));
         ControlFlow::Continue(())
     })?;
-    gone.into_iter().for_each(|key| state.table().remove(key));
-    for endpoint in endpoints(state)? {
-        let mut dead = dead_between(state, endpoint, before, first_kept)?;
-        for event in forgotten {
-            let id = DeliveryId { endpoint, event: *event };
-            if let Some(delivery::Entry::Dead(entry)) = entry_of(state, id)? {
-                dead.push((id, entry));
-            }
+    for event in erased {
+        // An event that was carried and then erased is still there.
+        if state.get(&event::carried_key(event))?.is_none() {
+            state.table().remove(erased::key(event));
         }
-        for (id, entry) in dead {
+    }
+    for endpoint in endpoints(state)? {
+        for (id, dead) in dead_below(state, endpoint, first_kept)? {
             // A dead letter of an event that was carried for another endpoint's sake keeps its event and stays.
-            if state.get(&event::key(id.event))?.is_none() {
-                exhume(state, id, &entry);
+            if state.get(&event::carried_key(id.event))?.is_none() {
+                exhume(state, id, &dead);
                 state.table().remove(delivery::key(id));
             }
         }
@@ -230,26 +243,30 @@ fn dropped(state: &mut State, segment: u64, first_kept: EventId, forgotten: &[Ev
     Ok(())
 }
 
-/// Every endpoint that is known.
+/// Every endpoint of which a delivery is remembered, whether the store was told of the endpoint or not. Leaps from one to
+/// the next, so it costs little however many deliveries each has.
 fn endpoints(state: &State) -> Result<Vec<EndpointId>, TreeError> {
-    let mut ids = Vec::new();
-    let (from, to) = ([note::FAMILY], [note::FAMILY + 1]);
-    state.scan(Bound::Included(&from), Bound::Excluded(&to), Layered::Up, |key, _| {
-        ids.extend(note::parse_key(key));
-        ControlFlow::Continue(())
-    })?;
-    Ok(ids)
+    let mut ids: Vec<EndpointId> = Vec::new();
+    loop {
+        let last = ids.last().map(|endpoint| delivery::key(DeliveryId { endpoint: *endpoint, event: EventId::MAX }));
+        let from = last.as_ref().map_or(Bound::Included(&[delivery::FAMILY][..]), |last| Bound::Excluded(&last[..]));
+        let mut next = None;
+        state.scan(from, Bound::Excluded(&[delivery::FAMILY + 1]), Layered::Up, |key, _| {
+            next = delivery::parse_key(key);
+            ControlFlow::Break(())
+        })?;
+        match next {
+            Some(id) => ids.push(id.endpoint),
+            None => return Ok(ids),
+        }
+    }
 }
 
-fn dead_between(
-    state: &State,
-    endpoint: EndpointId,
-    from: EventId,
-    to: EventId,
-) -> Result<Vec<(DeliveryId, Dead)>, TreeError> {
+/// The dead letters of an endpoint whose events are below this one.
+fn dead_below(state: &State, endpoint: EndpointId, to: EventId) -> Result<Vec<(DeliveryId, Dead)>, TreeError> {
     let mut dead = Vec::new();
     let key = |event| delivery::key(DeliveryId { endpoint, event });
-    let (from, to) = (key(from), key(to));
+    let (from, to) = (key(EventId::MIN), key(to));
     state.scan(Bound::Included(&from), Bound::Excluded(&to), Layered::Up, |key, value| {
         if let (Some(id), Some(delivery::Entry::Dead(entry))) = (delivery::parse_key(key), delivery::parse_value(value))
         {

@@ -10,7 +10,7 @@
 //! - Memory is bounded; past that the answer is "maybe", as it is until the tree has been read.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::dedup;
 
@@ -36,6 +36,9 @@ const KEY_BYTES: usize = 18;
 #[derive(Debug, Default)]
 pub(super) struct Known {
     generations: RwLock<Generations>,
+    /// Held from the first key of a batch until the tree holds it, so that no generation begins in between: it would not be
+    /// given the key, nor find it in the tree.
+    adding: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -63,6 +66,11 @@ impl Known {
         self.read().current.as_ref().is_none_or(|layers| layers.has(hash))
     }
 
+    /// To be held around [`add`](Self::add) until the tree holds the keys.
+    pub(super) fn adding(&self) -> MutexGuard<'_, ()> {
+        self.adding.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Says that the tree will hold this key.
     pub(super) fn add(&self, key: &[u8]) {
         let Some(hash) = hash_of(key) else { return };
@@ -80,13 +88,16 @@ impl Known {
     /// Begins a new generation for a tree that holds so many dedup keys, if the current one is worth replacing: each of the
     /// tree's keys must be [added](Self::add_to_next) then. False when it is not.
     pub(super) fn begin(&self, keys: u64) -> bool {
+        let _none_under_way = self.adding();
         let mut generations = self.write();
-        let stale = generations.current.as_ref().is_none_or(|layers| layers.keys() > 2 * keys + FIRST_KEYS);
-        let fits = bytes_for(2 * keys) <= BYTES_MAX;
-        if stale && fits {
-            generations.next = Some(Layers(vec![Layer::new((2 * keys).max(FIRST_KEYS))]));
+        // The number comes from the disk and may be anything.
+        let twice = keys.saturating_mul(2).max(FIRST_KEYS);
+        let is_stale = generations.current.as_ref().is_none_or(|layers| layers.keys() > twice);
+        let begins = is_stale && bytes_for(twice) <= BYTES_MAX;
+        if begins {
+            generations.next = Some(Layers(vec![Layer::new(twice)]));
         }
-        stale && fits
+        begins
     }
 
     /// Adds a key that the tree holds to the new generation.
@@ -194,7 +205,7 @@ fn bits_of(hash: u128) -> impl Iterator<Item = (usize, u64)> {
 /// Whole blocks for so many keys.
 fn bytes_for(keys: u64) -> u64 {
     let block_bytes = 8 * BLOCK_WORDS as u64;
-    (keys * BITS_PER_KEY).div_ceil(8 * block_bytes).max(1) * block_bytes
+    keys.saturating_mul(BITS_PER_KEY).div_ceil(8 * block_bytes).max(1) * block_bytes
 }
 
 /// A dedup key is a hash already; scopes are told apart.

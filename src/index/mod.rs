@@ -7,7 +7,7 @@
 //! | `m` | – | [`Meta`] | format, applied position, per family a count and a sum | [`meta`] |
 //! | `c` | endpoint | [`EndpointNote`](crate::core::fact::EndpointNote) | who the endpoints are and whether they take deliveries | [`note`] |
 //! | `d` | endpoint, event | pending or dead | deliveries that did not settle at the first try | [`delivery`] |
-//! | `e` | event | segment, offset | where a batch starts, by its first event; and each carried event | [`event`] |
+//! | `e` | event, 1 if carried | segment, offset | where a batch starts, by its first event; and each carried event | [`event`] |
 //! | `k` | scope, hash | event, fingerprint, expiry | dedup keys | [`dedup`] |
 //! | `q` | shard, endpoint, due, event | attempts, failures | pending deliveries in the order they fall due | [`due`] |
 //! | `x` | time of death, endpoint, event | reason, attempts | dead letters | [`dead`] |

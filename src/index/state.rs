@@ -21,8 +21,8 @@ pub struct State {
     pub meta: Meta,
     /// Counts that are kept as things change.
     pub ledger: Ledger,
-    /// Dedup keys claimed in the active table and in the one being applied.
-    claims: [u64; 2],
+    /// Dedup keys claimed, less those forgotten, in the active table and in the one being applied.
+    claims: [i64; 2],
 }
 
 /// Which way to walk.
@@ -73,11 +73,16 @@ impl State {
         self.claims[0] += 1;
     }
 
+    /// A dedup key was removed.
+    pub fn forgotten(&mut self) {
+        self.claims[0] -= 1;
+    }
+
     /// How many dedup keys there are. Those applied are counted exactly; of the others one that took the place of an
     /// expired key counts twice until it is applied.
     pub fn dedup_keys(&self) -> u64 {
         let slot = family_slot(dedup::FAMILY).expect("the family is one of those that are summed");
-        self.meta.sums[slot].keys + self.claims.iter().sum::<u64>()
+        self.meta.sums[slot].keys.saturating_add_signed(self.claims.iter().sum())
     }
 
     /// The tree below.

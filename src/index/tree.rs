@@ -4,12 +4,13 @@
 //! measurement; so it is opened inside `catch_unwind`, every key is read and summed at the start, and whatever is wrong
 //! makes the caller rebuild the directory from the journal.
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::dedup;
 use super::known::Known;
@@ -18,6 +19,10 @@ use super::table::Table;
 
 /// sled's own segments; with 8 MiB no value of ours comes near the size that sled puts into files of their own.
 const SLED_SEGMENT_BYTES: usize = 8 << 20;
+
+/// How often sled's lock is tried, and how long to wait in between: ten seconds in all.
+const LOCK_TRIES: u32 = 1_000;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// The tree, or its directory, can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +69,9 @@ pub struct Tree {
 impl Tree {
     /// Opens the tree in `dir`, which is made if it is missing. Nothing is checked yet: see [`check`](Self::check).
     pub fn open(dir: &Path, cache_bytes: u64) -> Result<Self, TreeError> {
-        remove_half_written_snapshots(dir).map_err(|source| TreeError::Directory { path: dir.to_owned(), source })?;
+        let directory = |source| TreeError::Directory { path: dir.to_owned(), source };
+        wait_for_the_former_holder(&dir.join("db")).map_err(directory)?;
+        remove_half_written_snapshots(dir).map_err(directory)?;
         let config = sled::Config::new()
             .path(dir)
             .cache_capacity(cache_bytes)
@@ -146,6 +153,7 @@ impl Tree {
     /// Applies a table and the new meta in one atomic batch. `meta.sums` is brought up to date on the way.
     pub fn apply(&self, table: &Table, meta: &mut Meta) -> Result<(), TreeError> {
         guarded("applying a batch", || {
+            let _adding = self.known.adding();
             let mut batch = sled::Batch::default();
             for (key, value) in table.range(Bound::Unbounded, Bound::Unbounded) {
                 let slot = key.first().and_then(|f| family_slot(*f)).ok_or(TreeError::Foreign("a key of no family"))?;
@@ -181,6 +189,23 @@ fn guarded<T>(doing: &'static str, work: impl FnOnce() -> T) -> Result<T, TreeEr
     catch_unwind(AssertUnwindSafe(work)).map_err(|_| TreeError::Panicked(doing))
 }
 
+/// sled's own threads may hold its lock for a moment after its last user is gone, and sled does not wait for it: it would
+/// seem damaged. Who the store itself belongs to is settled by then, so whoever holds this lock is about to let go.
+fn wait_for_the_former_holder(db: &Path) -> io::Result<()> {
+    let file = match File::open(db) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        file => file?,
+    };
+    for _ in 0..LOCK_TRIES {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::Error(error)) => return Err(error),
+            Ok(()) => return Ok(()),
+        }
+    }
+    Ok(())
+}
+
 /// A process killed while sled wrote a snapshot leaves `snap.*.generating`, on which every later open fails
 /// (spacejam/sled #1527, #1533); without the file sled recovers from its log.
 fn remove_half_written_snapshots(dir: &Path) -> io::Result<()> {
@@ -202,6 +227,7 @@ fn remove_half_written_snapshots(dir: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::event::{DedupKey, DedupScope};
 
     fn table(pairs: &[(&[u8], Option<&[u8]>)]) -> Table {
         let mut table = Table::default();
@@ -227,6 +253,47 @@ mod tests {
         let tree = Tree::open(dir.path(), 1 << 20).unwrap();
         let meta = tree.check().unwrap();
         assert_eq!(meta.sums.iter().map(|s| s.keys).sum::<u64>(), 2);
+    }
+
+    #[test]
+    fn a_lock_that_is_about_to_be_freed_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = Tree::open(dir.path(), 1 << 20).unwrap();
+        let path = dir.path().to_owned();
+        let (started, waits) = std::sync::mpsc::channel();
+        let opening = std::thread::spawn(move || {
+            started.send(()).unwrap();
+            Tree::open(&path, 1 << 20).map(drop)
+        });
+        waits.recv().unwrap();
+        drop(held);
+        opening.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn dedup_keys_are_found_over_a_reopen_and_after_most_have_gone() {
+        let key = |n: u64| dedup::key(&DedupKey::new(DedupScope::Inbound, 1, &n.to_string()));
+        let found = |tree: &Tree, n: u64| tree.get(&key(n)).unwrap().is_some();
+        let dir = tempfile::tempdir().unwrap();
+        {
+            let tree = Tree::open(dir.path(), 1 << 20).unwrap();
+            let mut meta = tree.check().unwrap();
+            let mut table = Table::default();
+            (0..1_000).for_each(|n| table.insert(key(n), b"v".to_vec()));
+            tree.apply(&table, &mut meta).unwrap();
+            assert!((0..1_000).all(|n| found(&tree, n)) && !found(&tree, 1_000));
+        }
+        let tree = Tree::open(dir.path(), 1 << 20).unwrap();
+        assert!(tree.known.may_hold(&key(1_000)), "nothing is known before every key was read");
+        let mut meta = tree.check().unwrap();
+        assert!((0..1_000).all(|n| found(&tree, n)));
+        assert!((1_000..2_000).filter(|n| tree.known.may_hold(&key(*n))).count() < 50);
+        let mut table = Table::default();
+        (10..1_000).for_each(|n| table.remove(key(n)));
+        tree.apply(&table, &mut meta).unwrap();
+        tree.forget_removed(10).unwrap();
+        assert!((0..10).all(|n| found(&tree, n)) && (10..1_000).all(|n| !found(&tree, n)));
+        assert_eq!(tree.check().unwrap(), meta);
     }
 
     #[test]

@@ -4,7 +4,6 @@
 //! |---|---|
 //! | `receive` | the way of one request from its head to the store |
 //! | `answer` | what each end of that way is answered with |
-//! | `passing` | which headers stay with the event |
 //!
 //! **Invariants**
 //! - 200 means durable. Whatever else is answered, the provider may send again: nothing was stored, or its dedup key says
@@ -16,10 +15,7 @@
 //! - No answer and no log line holds a secret, a signature or a byte of a body.
 
 mod answer;
-mod passing;
 mod receive;
-
-pub use passing::passing;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

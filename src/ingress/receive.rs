@@ -9,10 +9,11 @@ use hyper::body::{Body, Incoming};
 use hyper::header::{HOST, HeaderMap};
 use hyper::{Method, Request};
 
-use super::{Ingress, answer, passing};
+use super::{Ingress, answer};
 use crate::core::endpoint::Source;
 use crate::core::event::{DedupKey, DedupScope, NewEvent, body_fingerprint};
 use crate::core::headers::Headers;
+use crate::core::passing::passing;
 use crate::core::signature::{self, Reject};
 use crate::http::{Reply, check_head, close, read_body_within};
 use crate::store::{Accepted, Store};
@@ -50,9 +51,9 @@ impl<S: Store> Ingress<S> {
             source: Some(source.id),
             event_type: identity.event_type,
             external_id: identity.id,
+            headers: passing(&headers).collect(),
             // Only a key is ever compared by it.
             fingerprint: dedup.as_ref().map_or(0, |_| body_fingerprint(&bytes)),
-            headers: passing(headers),
             body: bytes,
             dedup: dedup.into_iter().collect(),
             endpoints: self.catalog.takers_of_source(source.id),

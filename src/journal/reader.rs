@@ -73,7 +73,7 @@ pub enum ReadError {
         end: u64,
     },
     /// What is there can't be read; run `journal verify`, then `journal salvage`.
-    #[error("segment {segment:016x} is damaged at byte {offset}, run journal verify")]
+    #[error("segment {segment:016x} is damaged at byte {offset}; run journal verify, then journal salvage")]
     Damaged {
         /// The segment.
         segment: u64,

@@ -40,14 +40,16 @@ pub(super) fn fields(fact: &Fact, content: bool) -> Map<String, Value> {
         Fact::EndpointNoted(noted) => note(noted),
         Fact::Erased { at_ms, .. } => object(json!({ "at": format_ms(*at_ms) })),
         Fact::DedupCarried { entries } => object(json!({ "entries": entries.iter().map(entry).collect::<Vec<_>>() })),
-        Fact::Carried { meta, pending: states } => {
+        Fact::Carried { meta, pending: states, dead: letters } => {
             let mut fields = event(meta, content);
             let state = |(id, state): &(_, Pending)| json!({ "endpoint": id, "state": pending(state) });
+            let letter = |(id, letter): &(_, Dead)| json!({ "endpoint": id, "dead": dead(letter) });
             fields.insert("pending".into(), states.iter().map(state).collect());
+            fields.insert("dead".into(), letters.iter().map(letter).collect());
             fields
         }
-        Fact::Dropped { segment, first_kept, forgotten } => object(json!({
-            "segment": super::segment_name(*segment), "first_kept": first_kept, "forgotten": forgotten,
+        Fact::Dropped { segment, first_kept } => object(json!({
+            "segment": super::segment_name(*segment), "first_kept": first_kept,
         })),
     }
 }

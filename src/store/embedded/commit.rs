@@ -11,10 +11,11 @@ use bytes::Bytes;
 
 use super::draft::{Draft, Verdict};
 use super::queue::{Command, NO_BODY, Reply};
-use super::retention::DropPlan;
+use super::retention::{Carry, DropPlan};
 use super::shared::Shared;
 use crate::core::delivery::{Dead, DeadReason, DeliveryId};
 use crate::core::error::chain;
+use crate::core::event::DedupKey;
 use crate::core::fact::{EndpointNote, Fact, Standing, kind};
 use crate::core::id::{EndpointId, EventId};
 use crate::env::{Disk, Entropy};
@@ -23,7 +24,7 @@ use crate::index::{Applied, Effects, Place, State, TreeError, delivery, entry_of
 use crate::journal::{FrameAt, Job, Journal, RecordRef};
 use crate::store::{Due, StoreError};
 
-/// Pending deliveries buried in one batch when an endpoint is removed.
+/// Pending deliveries looked up at a time when an endpoint is removed.
 const BURY_BATCH: usize = 4_096;
 
 /// Writes the journal and folds it.
@@ -145,15 +146,16 @@ impl<D: Disk> Committer<D> {
     fn erase(&mut self, id: EventId, endpoints: &[EndpointId]) -> Result<(), StoreError> {
         let at_ms = self.shared.time.now_ms();
         let deliveries = endpoints.iter().map(|endpoint| DeliveryId { endpoint: *endpoint, event: id });
-        let mut facts = self.burials(deliveries, DeadReason::ContentErased)?;
-        facts.push((Fact::Erased { event: id, at_ms }, NO_BODY));
+        let burials = self.burials(deliveries, DeadReason::ContentErased)?;
+        self.write_all(&burials)?;
         // The record first: should the zeros be cut short, the next start reads it and writes them again. Folded last, so
         // that the key space never claims to be past an erasure that was not carried out.
-        let at = self.append(&facts)?;
+        let erased = [(Fact::Erased { event: id, at_ms }, NO_BODY)];
+        let at = self.append(&erased)?;
         self.journal.erase(id.as_u128(), &kind::has_content).map_err(|e| self.shared.fail(&e))?;
         self.shared.recent.forget([id]);
         self.shared.forget_frames();
-        self.fold(&facts, at)
+        self.fold(&erased, at)
     }
 
     fn set_standing(
@@ -185,7 +187,7 @@ impl<D: Disk> Committer<D> {
             }
             let deliveries = due.iter().map(|due| DeliveryId { endpoint, event: due.event });
             let facts = self.burials(deliveries, DeadReason::EndpointRemoved)?;
-            self.write(&facts)?;
+            self.write_all(&facts)?;
         }
     }
 
@@ -210,29 +212,50 @@ impl<D: Disk> Committer<D> {
     /// Carries what must stay and drops the segment; false when the plan no longer holds.
     fn drop_segment(&mut self, plan: &DropPlan) -> Result<bool, StoreError> {
         let oldest = self.journal.segments().first().is_some_and(|s| s.number == plan.segment && s.sealed);
-        let facts = plan.facts(&self.shared.state(), self.last_id.successor()).map_err(|e| self.shared.fail(&e))?;
-        let (true, Some(mut facts)) = (oldest, facts) else { return Ok(false) };
-        let Some(last) = facts.pop() else { return Ok(false) };
-        for chunk in chunks(&facts, &self.shared.limits) {
-            self.write(chunk)?;
-        }
-        self.write(&[last])?;
+        let (limits, now_ms) = (&self.shared.limits, self.shared.time.now_ms());
+        let carry = plan.carry(&self.shared.state(), limits, now_ms).map_err(|e| self.shared.fail(&e))?;
+        let (true, Some(Carry { facts, forgotten })) = (oldest, carry) else { return Ok(false) };
+        self.write_all(&facts)?;
+        // Without a later event everything below the next id to be given out goes.
+        let first_kept = self.shared.state().ledger.first_after(plan.segment).unwrap_or(self.last_id.successor());
+        self.write(&[(Fact::Dropped { segment: plan.segment, first_kept }, NO_BODY)])?;
+        self.forget_keys(&forgotten);
+        self.shared.recent.forget_below(first_kept);
         self.journal.drop_oldest().map_err(|e| self.shared.fail(&e))?;
         self.shared.forget_frames();
         self.count_journal();
         Ok(true)
     }
 
-    fn sweep(&mut self, keys: &[crate::core::event::DedupKey]) -> Result<(), StoreError> {
+    /// Their records are gone with the segment, so a rebuild would not know them either.
+    fn forget_keys(&self, keys: &[DedupKey]) {
+        if keys.is_empty() {
+            return;
+        }
+        let mut state = self.shared.state_mut();
+        keys.iter().for_each(|key| forget_key(&mut state, key));
+        tracing::warn!(
+            keys = keys.len(),
+            "ids are forgotten before retention.dedup_days: there are more than half of retention.bytes holds"
+        );
+    }
+
+    fn sweep(&mut self, keys: &[DedupKey]) -> Result<(), StoreError> {
         let now_ms = self.shared.time.now_ms();
         let mut state = self.shared.state_mut();
         for key in keys {
             let found = super::read::dedup(&state, key).map_err(|e| self.shared.fail(&e))?;
             if found.is_some_and(|entry| entry.expires_ms <= now_ms) {
-                state.table().remove(crate::index::dedup::key(key));
+                forget_key(&mut state, key);
             }
         }
         Ok(())
+    }
+
+    /// Writes, syncs and folds facts in as many batches as they need.
+    fn write_all(&mut self, facts: &[(Fact, Bytes)]) -> Result<(), StoreError> {
+        let shared = Arc::clone(&self.shared);
+        chunks(facts, &shared.limits).into_iter().try_for_each(|chunk| self.write(chunk))
     }
 
     /// Writes, syncs and folds facts as one batch.
@@ -270,8 +293,6 @@ impl<D: Disk> Committer<D> {
         shared.counts.sync_us.fetch_add(took_us, Ordering::Relaxed);
         shared.counts.sync_us_max.fetch_max(took_us, Ordering::Relaxed);
         shared.counts.records.fetch_add(records.len() as u64, Ordering::Relaxed);
-        shared.lag.bytes.fetch_add(u64::from(at.len), Ordering::Relaxed);
-        shared.lag.records.fetch_add(records.len() as u64, Ordering::Relaxed);
         if at.segment != self.segment {
             self.segment = at.segment;
             self.count_journal();
@@ -284,6 +305,9 @@ impl<D: Disk> Committer<D> {
         let effects = {
             let mut state = shared.state_mut();
             let effects = fold_frame(&mut state, facts.iter().map(|(fact, _)| fact), at);
+            // Under the lock, so that whoever sets the table aside takes just what is in it off the lag.
+            shared.lag.bytes.fetch_add(u64::from(at.len), Ordering::Relaxed);
+            shared.lag.records.fetch_add(facts.len() as u64, Ordering::Relaxed);
             shared.counts.pending.store(state.ledger.pending, Ordering::Relaxed);
             effects.map_err(|e| shared.fail(&e))?
         };
@@ -335,9 +359,14 @@ fn chunks<'f>(mut facts: &'f [(Fact, Bytes)], limits: &crate::core::limits::Stor
     chunks
 }
 
+fn forget_key(state: &mut State, key: &DedupKey) {
+    state.table().remove(crate::index::dedup::key(key));
+    state.forgotten();
+}
+
 /// What a batch under construction has claimed already.
 #[derive(Debug, Default)]
 pub(super) struct Claims {
-    pub(super) keys: HashMap<crate::core::event::DedupKey, crate::core::fact::DedupEntry>,
+    pub(super) keys: HashMap<DedupKey, crate::core::fact::DedupEntry>,
     pub(super) deliveries: HashSet<DeliveryId>,
 }

@@ -36,20 +36,24 @@ pub(super) fn count(state: &State) -> Result<Ledger, OpenError> {
 
 /// The newest event id that was given out, as far as the journal still knows it.
 pub(super) fn last_id<D: Disk>(state: &State, reader: &Reader<D>) -> Result<EventId, OpenError> {
+    // Ids below this one may have been given out and dropped.
+    let mut highest = EventId::from_u128(state.meta.first_kept);
     let mut last = None;
     let (from, to) = ([event::FAMILY], [event::FAMILY + 1]);
     state.scan(Bound::Included(&from), Bound::Excluded(&to), Layered::Down, |key, value| {
-        last = event::parse_key(key).zip(event::parse_value(value));
-        ControlFlow::Break(())
+        match (event::parse_key(key), event::parse_value(value)) {
+            // The batch that it came in with may hold later events, and may still be there.
+            (Some(id), Some(entry)) if entry.carried => highest = highest.max(id),
+            (first, entry) => {
+                last = first.zip(entry);
+                return ControlFlow::Break(());
+            }
+        }
+        ControlFlow::Continue(())
     })?;
-    // Ids below this one may have been given out and dropped.
-    let floor = EventId::from_u128(state.meta.first_kept);
-    let Some((first, entry)) = last else { return Ok(floor) };
-    if entry.carried {
-        return Ok(first.max(floor));
-    }
+    let Some((first, entry)) = last else { return Ok(highest) };
     let frame = reader.frame_at(entry.at.segment, entry.at.offset)?;
-    Ok(events_of(&frame).last().copied().unwrap_or(first).max(floor))
+    Ok(events_of(&frame).last().copied().unwrap_or(first).max(highest))
 }
 
 fn each(state: &State, family: u8, mut visit: impl FnMut(&[u8], &[u8])) -> Result<(), OpenError> {

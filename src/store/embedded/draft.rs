@@ -144,7 +144,10 @@ impl Draft {
     }
 
     fn redrive(&mut self, delivery: DeliveryId, attempts_made: u32, state: &State) -> Result<Redriven, TreeError> {
-        // The caller looked before it queued; an erasure may have come in between.
+        // The caller looked before it queued; since then the event may have been dropped or erased.
+        if super::read::locate(state, delivery.event)?.is_none() {
+            return Ok(Redriven::Unknown);
+        }
         if state.get(&erased::key(delivery.event))?.is_some() {
             return Ok(Redriven::Erased);
         }
@@ -226,13 +229,19 @@ fn command_bytes<D: Disk>(command: &Command<D>) -> usize {
     }
 }
 
+/// Bytes that a dedup key takes in a record, a little more than exactly.
+pub(super) const DEDUP_ENTRY_BYTES: usize = 64;
+
 /// Bytes that a fact takes besides its body, a little more than exactly.
 pub(super) fn fact_bytes(fact: &Fact) -> usize {
     match fact {
         Fact::Accepted { meta, .. } | Fact::Carried { meta, .. } => {
-            meta.headers.total_bytes() + 8 * meta.headers.len() + 64 * meta.endpoints.len() + 1_024
+            let texts =
+                meta.event_type.as_ref().map_or(0, String::len) + meta.external_id.as_ref().map_or(0, String::len);
+            meta.headers.total_bytes() + 8 * meta.headers.len() + texts + 64 * meta.endpoints.len() + 256
         }
-        Fact::DedupCarried { entries } => 64 * entries.len() + 64,
+        Fact::DedupCarried { entries } => DEDUP_ENTRY_BYTES * entries.len() + 128,
+        Fact::Buried { .. } | Fact::Erased { .. } | Fact::Dropped { .. } => 128,
         _ => 1_024,
     }
 }

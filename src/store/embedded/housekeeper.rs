@@ -27,6 +27,9 @@ const ROUND: Duration = Duration::from_secs(10);
 /// Dedup keys looked at in one round.
 const SWEEP_KEYS: usize = 50_000;
 
+/// Times that dropping a segment is planned anew in one round.
+const PLANS_MAX: u32 = 3;
+
 /// Milliseconds that the wall clock may wander before it is worth a word.
 const STEP_MS: u64 = 2_000;
 
@@ -34,8 +37,8 @@ const STEP_MS: u64 = 2_000;
 pub(super) enum Chore<D: Disk> {
     /// A job of the journal.
     Job(Job<D>),
-    /// Look around now.
-    Look,
+    /// Look around now, and say when that is done if somebody waits.
+    Look(Option<oneshot::Sender<()>>),
     /// Nothing comes after this.
     Stop,
 }
@@ -65,7 +68,11 @@ impl<D: Disk> Housekeeper<D> {
                         self.make_room();
                     }
                 }
-                Ok(Chore::Look) => self.look_around(),
+                Ok(Chore::Look(done)) => {
+                    self.look_around();
+                    // Whoever waited may have given up.
+                    let _ = done.map(|done| done.send(()));
+                }
                 Err(RecvTimeoutError::Timeout) => self.look_around(),
                 Ok(Chore::Stop) | Err(RecvTimeoutError::Disconnected) => return,
             }
@@ -107,23 +114,21 @@ impl<D: Disk> Housekeeper<D> {
 
     /// Drops segments past retention and says whether intake has room.
     fn make_room(&self) {
-        let mut stuck = false;
-        loop {
+        let mut plans = 0;
+        let stuck = loop {
             match self.shared.judge_oldest() {
                 (Some(oldest), Oldest::Drop) if self.is_checkpointed(oldest.last_sequence) => {
                     match self.drop_oldest(&oldest) {
-                        Ok(true) => {}
-                        // The plan was out of date: a replay came between. The next round makes a new one.
-                        Ok(false) => break,
+                        Ok(true) => plans = 0,
+                        // The plan was out of date, as a replay came between; or an event can't be carried.
+                        Ok(false) if plans < PLANS_MAX => plans += 1,
+                        Ok(false) => break true,
                         Err(_) => return,
                     }
                 }
-                (_, verdict) => {
-                    stuck = verdict == Oldest::Stuck;
-                    break;
-                }
+                (_, verdict) => break verdict == Oldest::Stuck,
             }
-        }
+        };
         let bytes = self.shared.counts.journal_bytes.load(std::sync::atomic::Ordering::Relaxed);
         let journal_full = stuck && bytes > bytes_max(&self.shared.limits);
         self.shared.set_full(journal_full, self.shared.disk_is_full(&self.disk, &self.journal_dir));

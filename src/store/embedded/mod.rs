@@ -68,12 +68,11 @@ pub struct EmbeddedStore<D: Disk = RealDisk> {
     opened: Opened,
 }
 
-/// Threads in the order in which they are stopped. The lock goes last.
+/// Threads in the order in which they are stopped.
 struct Threads {
     writer: JoinHandle<()>,
     housekeeper: JoinHandle<()>,
     applier: JoinHandle<()>,
-    _lock: StoreLock,
 }
 
 /// How a store is opened.
@@ -101,10 +100,11 @@ impl EmbeddedStore<RealDisk> {
 
 impl<D: Disk> EmbeddedStore<D> {
     /// Opens the store with its journal on `disk`; the key space is sled's, which knows only the machine's own disk.
-    pub fn open_on(disk: Arc<D>, opening: Opening<'_>) -> Result<Self, OpenError> {
-        let Opening { data, limits, clock, entropy, rebuild, progress } = opening;
-        let parts = recovery::open(&disk, &data, &limits, clock, &*entropy, rebuild, progress)?;
-        let shared = Arc::new(Shared::new(parts.state, parts.journal.reader(), parts.time, limits.clone()));
+    pub fn open_on(disk: Arc<D>, mut opening: Opening<'_>) -> Result<Self, OpenError> {
+        let parts = recovery::open(&disk, &mut opening)?;
+        let Opening { data, limits, entropy, .. } = opening;
+        let reader = parts.journal.reader();
+        let shared = Arc::new(Shared::new(parts.state, reader, parts.time, limits.clone(), parts.lock));
         let (queue, commands) = Queue::new(limits.queue_items_max, limits.queue_bytes_max);
         let (applier, applying) = Applier::new();
         let (chores, to_do) = crossbeam_channel::unbounded();
@@ -131,10 +131,9 @@ impl<D: Disk> EmbeddedStore<D> {
             writer: spawn("writer", &shared, &data, move || writer.run())?,
             housekeeper: spawn("housekeeper", &shared, &data, move || housekeeper.run())?,
             applier: spawn("applier", &shared, &data, move || applying.run(&applied))?,
-            _lock: parts.lock,
         };
         // Before the first event: room and clock are judged once.
-        let _ = chores.send(Chore::Look);
+        let _ = chores.send(Chore::Look(None));
         let threads = Mutex::new(Some(threads));
         Ok(Self { shared, queue, applier, chores, threads, opened: parts.opened })
     }
@@ -149,6 +148,15 @@ impl<D: Disk> EmbeddedStore<D> {
         self.shared.stop_intake();
     }
 
+    /// Has the housekeeper look around now: retention, expired keys, free space. It does so every few seconds by itself.
+    /// Returns when that is done, or when the store has stopped.
+    pub async fn keep_house(&self) {
+        let (done, seen) = oneshot::channel();
+        if self.chores.send(Chore::Look(Some(done))).is_ok() {
+            let _ = seen.await;
+        }
+    }
+
     /// Resolves with the reason when the storage has failed; then the process should end.
     pub async fn failed(&self) -> Arc<str> {
         let mut failure = self.shared.watch_failure();
@@ -157,7 +165,8 @@ impl<D: Disk> EmbeddedStore<D> {
         found.ok().and_then(|reason| reason.clone()).unwrap_or_else(|| "the store is gone".into())
     }
 
-    /// Writes what waits, applies it, and frees the store. Blocks; later calls of the store are refused.
+    /// Writes what waits, applies it, and ends the store's work. Blocks; later calls that change something are refused. The
+    /// data directory is free for another process once the store is dropped.
     pub fn close(&self) {
         self.stop_intake();
         self.queue.close();
@@ -173,7 +182,8 @@ impl<D: Disk> EmbeddedStore<D> {
 
     async fn ask<T>(&self, command: impl FnOnce(queue::Reply<T>) -> Command<D>) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
-        self.queue.send(command(reply))?;
+        // After a failure nobody takes commands; then the failure is the answer, and not that the gateway is stopping.
+        self.queue.send(command(reply)).map_err(|refused| self.shared.failure().unwrap_or(refused))?;
         answer.await.unwrap_or_else(|_| Err(self.gone()))
     }
 

@@ -10,6 +10,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::retention::DropPlan;
+use crate::core::attempt::{Attempt, Outcome};
 use crate::core::delivery::DeliveryId;
 use crate::core::event::{DedupKey, NewEvent};
 use crate::core::fact::Standing;
@@ -134,8 +135,10 @@ pub(super) fn event_bytes(event: &NewEvent) -> usize {
 
 /// Bytes that a settle takes in a batch, a little more than exactly.
 pub(super) fn settle_bytes(settle: &Settle) -> usize {
-    let headers = &settle.attempt.response_headers;
-    settle.response.len() + headers.total_bytes() + 8 * headers.len() + 512
+    let Attempt { response_headers: headers, remote, outcome, .. } = &settle.attempt;
+    let detail = if let Outcome::Failed { detail, .. } = outcome { detail.len() } else { 0 };
+    let texts = detail + remote.as_ref().map_or(0, String::len);
+    settle.response.len() + headers.total_bytes() + 8 * headers.len() + texts + 512
 }
 
 /// The body that goes with no fact.

@@ -22,6 +22,9 @@ use crate::store::{
 /// Frames that one call of a listing looks through; past it the page is short and says where to go on.
 const LIST_FRAMES_MAX: usize = 2_000;
 
+/// Times that an event is looked for again because its segment was dropped between finding and reading it.
+const LOOKS_MAX: usize = 8;
+
 /// Dead letters that one call looks through.
 const LIST_DEAD_MAX: usize = 100_000;
 
@@ -75,16 +78,16 @@ pub(super) fn pending(
 
 /// Where an event is, if it is anywhere: an entry of its own, or the batch that it came in with.
 pub(super) fn locate(state: &State, id: EventId) -> Result<Option<At>, TreeError> {
-    let key = event::key(id);
-    if let Some(entry) = state.get(&key)?.and_then(|bytes| event::parse_value(&bytes)) {
+    let carried = state.get(&event::carried_key(id))?;
+    if let Some(entry) = carried.and_then(|bytes| event::parse_value(&bytes)) {
         return Ok(Some(entry.at));
     }
     if id.as_u128() < state.meta.first_kept {
         return Ok(None);
     }
     let mut at = None;
-    let from = event::key(EventId::MIN);
-    state.scan(Bound::Included(&from), Bound::Excluded(&key), Layered::Down, |_, value| {
+    let (from, to) = (event::key(EventId::MIN), event::key(id));
+    state.scan(Bound::Included(&from), Bound::Included(&to), Layered::Down, |_, value| {
         match event::parse_value(value) {
             // Carried events stand between the batches while their old segment is still there.
             Some(Entry { carried: true, .. }) => ControlFlow::Continue(()),
@@ -138,8 +141,8 @@ impl<D: Disk> Shared<D> {
             return Ok(Some(event));
         }
         // Between looking up the place and reading it the segment may be dropped and the event carried elsewhere; then
-        // the key space knows the new place, so a second look suffices.
-        for _ in 0..2 {
+        // the key space knows the new place.
+        for _ in 0..LOOKS_MAX {
             let at = locate(&self.state(), id).map_err(|e| self.fail(&e))?;
             let Some(at) = at else { return Ok(None) };
             if let Some(frame) = self.frame(at)? {
@@ -158,6 +161,10 @@ impl<D: Disk> Shared<D> {
     pub(super) fn read_deliveries(&self, id: EventId) -> Result<Option<Vec<Delivery>>, StoreError> {
         let Some(event) = self.read_event(id)? else { return Ok(None) };
         let state = self.state();
+        // Dropped meanwhile, its dead letters would seem delivered.
+        if locate(&state, id).map_err(|e| self.fail(&e))?.is_none() {
+            return Ok(None);
+        }
         let deliveries = event.meta.endpoints.iter().map(|endpoint| {
             let id = DeliveryId { endpoint: *endpoint, event: id };
             entry_of(&state, id).map(|entry| Delivery { id, state: state_of(entry) })
@@ -239,25 +246,38 @@ impl<D: Disk> Shared<D> {
 
     /// See [`Store::events`](crate::store::Store::events).
     pub(super) fn read_events(&self, query: &EventQuery) -> Result<Page<Arc<Event>, EventId>, StoreError> {
-        let mut walk = EventWalk { query, data: Vec::new(), looked_at: None, frames: 0 };
-        let batches = self.batches(query)?;
-        let up = matches!(query.cursor, Cursor::NewerThan(_));
-        for (first, entry) in batches {
-            if walk.is_full() {
-                break;
-            }
-            self.walk_batch(&mut walk, first, entry, up)?;
-        }
-        let more = walk.is_full() && walk.looked_at.is_some_and(|last| self.has_events_beyond(last, query, up));
-        let EventWalk { mut data, looked_at, .. } = walk;
+        let mut walk = EventWalk::new(query);
+        self.walk(&mut walk)?;
+        let more = walk.is_full() && walk.looked_at.is_some() && self.has_events_beyond(&walk);
+        let EventWalk { up, mut data, looked_at, .. } = walk;
         if up {
             data.reverse();
         }
         Ok(Page { data, next: looked_at.filter(|_| more) })
     }
 
+    /// Walks until the page is full or nothing is left.
+    fn walk(&self, walk: &mut EventWalk<'_>) -> Result<(), StoreError> {
+        // A segment that is dropped under the walk leaves its carried events elsewhere: look again from where it is.
+        while !walk.is_full() && !self.walk_on(walk)? {}
+        Ok(())
+    }
+
+    /// Walks as long as what was found in the key space is there; false when it is not.
+    fn walk_on(&self, walk: &mut EventWalk<'_>) -> Result<bool, StoreError> {
+        for (first, entry) in self.batches(walk.cursor)? {
+            if walk.is_full() {
+                break;
+            }
+            if !self.walk_batch(walk, first, entry)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// The batches, and carried events, in which the listing may find something, in walking order.
-    fn batches(&self, query: &EventQuery) -> Result<Vec<(EventId, Entry)>, StoreError> {
+    fn batches(&self, cursor: Cursor<EventId>) -> Result<Vec<(EventId, Entry)>, StoreError> {
         let state = self.state();
         let mut batches = Vec::new();
         let collect = |batches: &mut Vec<_>, key: &[u8], value: &[u8]| {
@@ -270,9 +290,9 @@ impl<D: Disk> Shared<D> {
             if batches.len() > LIST_FRAMES_MAX { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
         let (lowest, highest) = (event::key(EventId::MIN), event::key(EventId::MAX));
-        let scanned = match query.cursor {
+        let scanned = match cursor {
             Cursor::Start | Cursor::OlderThan(_) => {
-                let high = match query.cursor {
+                let high = match cursor {
                     Cursor::OlderThan(id) => event::key(id),
                     _ => highest,
                 };
@@ -303,37 +323,32 @@ impl<D: Disk> Shared<D> {
         Ok(batches)
     }
 
-    fn walk_batch(&self, walk: &mut EventWalk<'_>, first: EventId, entry: Entry, up: bool) -> Result<(), StoreError> {
+    /// Takes what is wanted from a batch; false when its segment is gone.
+    fn walk_batch(&self, walk: &mut EventWalk<'_>, first: EventId, entry: Entry) -> Result<bool, StoreError> {
         walk.frames += 1;
-        let Some(frame) = self.frame(entry.at)? else { return Ok(()) };
+        let Some(frame) = self.frame(entry.at)? else { return Ok(false) };
         let mut ids = if entry.carried { vec![first] } else { events_of(&frame) };
-        if !up {
+        if !walk.up {
             ids.reverse();
         }
         for id in ids {
             if walk.is_full() {
-                return Ok(());
+                break;
             }
             if walk.passes_cursor(id) {
-                walk.looked_at = Some(id);
+                walk.look_at(id);
                 let erased = self.is_erased(id)?;
                 walk.data.extend(event_in(&frame, id, erased)?.filter(|e| matches(walk.query, e)).map(Arc::new));
             }
         }
-        Ok(())
+        Ok(true)
     }
 
-    fn has_events_beyond(&self, last: EventId, query: &EventQuery, up: bool) -> bool {
-        let cursor = if up { Cursor::NewerThan(last) } else { Cursor::OlderThan(last) };
-        let rest = EventQuery { cursor, limit: 1, ..query.clone() };
-        let mut walk = EventWalk { query: &rest, data: Vec::new(), looked_at: None, frames: 0 };
-        let Ok(batches) = self.batches(&rest) else { return false };
-        for (first, entry) in batches {
-            if self.walk_batch(&mut walk, first, entry, up).is_err() || walk.is_full() {
-                break;
-            }
-        }
-        walk.is_full()
+    fn has_events_beyond(&self, walk: &EventWalk<'_>) -> bool {
+        let rest = EventQuery { cursor: walk.cursor, limit: 1, ..walk.query.clone() };
+        let mut rest = EventWalk::new(&rest);
+        // What can't be read is met, and told, on the next page.
+        self.walk(&mut rest).is_err() || rest.is_full()
     }
 }
 
@@ -343,22 +358,35 @@ const LOWEST: DeliveryId = DeliveryId { endpoint: EndpointId::MIN, event: EventI
 /// A listing of events on its way.
 struct EventWalk<'q> {
     query: &'q EventQuery,
+    up: bool,
+    /// Where it is: what comes next lies beyond.
+    cursor: Cursor<EventId>,
     data: Vec<Arc<Event>>,
     looked_at: Option<EventId>,
     frames: usize,
 }
 
-impl EventWalk<'_> {
+impl<'q> EventWalk<'q> {
+    fn new(query: &'q EventQuery) -> Self {
+        let up = matches!(query.cursor, Cursor::NewerThan(_));
+        Self { query, up, cursor: query.cursor, data: Vec::new(), looked_at: None, frames: 0 }
+    }
+
     fn is_full(&self) -> bool {
         self.data.len() >= self.query.limit || self.frames > LIST_FRAMES_MAX
     }
 
     fn passes_cursor(&self, id: EventId) -> bool {
-        match self.query.cursor {
+        match self.cursor {
             Cursor::Start => true,
             Cursor::OlderThan(cursor) => id < cursor,
             Cursor::NewerThan(cursor) => id > cursor,
         }
+    }
+
+    fn look_at(&mut self, id: EventId) {
+        self.looked_at = Some(id);
+        self.cursor = if self.up { Cursor::NewerThan(id) } else { Cursor::OlderThan(id) };
     }
 }
 

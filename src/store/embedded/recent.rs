@@ -64,6 +64,15 @@ impl Recent {
         }
     }
 
+    /// Nothing below this event is needed any more, or it is found in the journal.
+    pub(super) fn forget_below(&self, first: EventId) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        while inner.order.front().is_some_and(|oldest| *oldest < first) {
+            let Some(oldest) = inner.order.pop_front() else { break };
+            inner.forget(oldest);
+        }
+    }
+
     /// The events must not be found again.
     pub(super) fn forget(&self, ids: impl IntoIterator<Item = EventId>) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
@@ -115,6 +124,15 @@ mod tests {
         assert!(!has(3));
         recent.keep([event(9, 10)]);
         assert!(has(2) && has(9));
+    }
+
+    #[test]
+    fn events_below_one_go_together() {
+        let recent = Recent::new(1 << 20);
+        recent.keep((0..5).map(|n| event(n, 10)));
+        recent.forget_below(EventId::from_u128(3));
+        let has = |n| recent.get(EventId::from_u128(n)).is_some();
+        assert_eq!([has(0), has(2), has(3), has(4)], [false, false, true, true]);
     }
 
     #[test]

@@ -8,18 +8,19 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::Opening;
 use super::ballast;
 use super::checkpoint::Checkpoint;
 use super::commit::fold_frame;
 use super::lock::{LockError, StoreLock};
 use super::time::EngineTime;
 use crate::core::error::chain;
-use crate::core::fact::{Fact, FactError};
+use crate::core::fact::{Fact, FactError, kind};
 use crate::core::id::EventId;
 use crate::core::limits::StoreLimits;
-use crate::env::{Clock, Disk, Entropy};
+use crate::env::Disk;
 use crate::index::{Applied, Meta, State, Tree, TreeError, note};
-use crate::journal::{Frame, Journal, Options, ReadError, ReadFrom, Reader, Recovery};
+use crate::journal::{BodyState, Frame, Journal, Options, ReadError, ReadFrom, Reader, Recovery, SegmentInfo};
 
 /// Keys of the table in memory past which a rebuild applies it.
 const REBUILD_KEYS: usize = 200_000;
@@ -110,34 +111,20 @@ pub(super) fn index_dir(data: &Path) -> PathBuf {
 }
 
 /// Opens everything under `data`; on a full disk once more, with the ballast given up.
-pub(super) fn open<D: Disk>(
-    disk: &Arc<D>,
-    data: &Path,
-    limits: &StoreLimits,
-    clock: Arc<dyn Clock>,
-    entropy: &dyn Entropy,
-    rebuild: bool,
-    progress: Progress<'_>,
-) -> Result<Parts<D>, OpenError> {
-    match open_once(disk, data, limits, Arc::clone(&clock), entropy, rebuild, progress) {
-        Err(error) if ballast::is_disk_full(&error) && ballast::give_up(&**disk, data) => {
+pub(super) fn open<D: Disk>(disk: &Arc<D>, opening: &mut Opening<'_>) -> Result<Parts<D>, OpenError> {
+    match open_once(disk, opening) {
+        Err(error) if ballast::is_disk_full(&error) && ballast::give_up(&**disk, &opening.data) => {
             tracing::warn!(error = %chain(&error), "the disk is full; gave up the ballast to start all the same");
-            open_once(disk, data, limits, clock, entropy, rebuild, progress)
+            open_once(disk, opening)
         }
         opened => opened,
     }
 }
 
-fn open_once<D: Disk>(
-    disk: &Arc<D>,
-    data: &Path,
-    limits: &StoreLimits,
-    clock: Arc<dyn Clock>,
-    entropy: &dyn Entropy,
-    rebuild: bool,
-    progress: Progress<'_>,
-) -> Result<Parts<D>, OpenError> {
-    fs::create_dir_all(data).map_err(|source| OpenError::Io { path: data.to_owned(), source })?;
+fn open_once<D: Disk>(disk: &Arc<D>, opening: &mut Opening<'_>) -> Result<Parts<D>, OpenError> {
+    let Opening { data, limits, clock, entropy, rebuild, progress } = opening;
+    let (data, limits, clock) = (&*data, &*limits, Arc::clone(clock));
+    fs::create_dir_all(data).map_err(|source| OpenError::Io { path: data.clone(), source })?;
     let lock = StoreLock::take(data)?;
     let mut incarnation = [0; 8];
     entropy.fill(&mut incarnation);
@@ -151,7 +138,7 @@ fn open_once<D: Disk>(
     let (mut state, rebuilt) = match open_index(&reader, &recovery, &index_dir(data), limits, wish) {
         Ok(state) => (state, None),
         Err(why) => {
-            let state = rebuild_index(disk, &reader, data, limits, &why, progress)?;
+            let state = rebuild_index(disk, &mut journal, data, limits, &why, progress)?;
             // The first start of all makes a key space too, which is nothing to report.
             (state, Some(why).filter(|_| recovery.next_sequence > 1))
         }
@@ -177,6 +164,11 @@ pub fn journal_options(limits: &StoreLimits) -> Options {
 /// The batch limit bounds what goes in by an estimate from above; the frame may take what the estimate leaves out.
 fn frame_bytes_max(limits: &StoreLimits) -> u64 {
     2 * limits.batch_bytes_max as u64
+}
+
+/// Bytes of one fact with its body that are sure to fit into a frame and a segment, whose heads take the rest.
+pub(super) fn carried_bytes_max(limits: &StoreLimits) -> usize {
+    frame_bytes_max(limits).min(limits.segment_bytes).saturating_sub(8 << 10) as usize
 }
 
 /// The key space as it is on disk, if it can be trusted; else why not.
@@ -206,6 +198,10 @@ fn open_index<D: Disk>(
         Some(Ok(frame)) if frame.at.sequence == applied.sequence && frame.at.crc == applied.crc => {
             // The last frame was copied to a new segment: folding it once more moves its events there.
             if (frame.at.segment, frame.at.offset) != (applied.segment, applied.offset) {
+                let opens = |s: &SegmentInfo| s.number == frame.at.segment && s.first_sequence == applied.sequence;
+                if !reader.segments().iter().any(opens) {
+                    return Err("the journal's records are not where it says".to_owned());
+                }
                 meta.applied = Some(Applied { sequence: applied.sequence - 1, ..applied });
             }
             Ok(State::new(tree, meta))
@@ -219,13 +215,14 @@ fn open_index<D: Disk>(
 /// Sets the key space's directory aside and folds the whole journal into a new one.
 fn rebuild_index<D: Disk>(
     disk: &Arc<D>,
-    reader: &Reader<D>,
+    journal: &mut Journal<D>,
     data: &Path,
     limits: &StoreLimits,
     why: &str,
     progress: Progress<'_>,
 ) -> Result<State, OpenError> {
     let dir = index_dir(data);
+    let reader = journal.reader();
     let total: u64 = reader.segments().iter().map(|s| s.bytes).sum();
     if dir.exists() {
         tracing::warn!(why, "the key space is built anew from the journal");
@@ -237,22 +234,33 @@ fn rebuild_index<D: Disk>(
     // Its absence is normal in a young journal, which still holds all that it would say.
     let checkpoint =
         checkpoint.map_err(|source| OpenError::Io { path: journal_dir(data).join("checkpoint"), source })?;
-    for known in checkpoint.unwrap_or_default().notes {
-        state.table().insert(note::key(known.id), note::value(&known));
-    }
+    let mut checkpoint = checkpoint.unwrap_or_default();
     let mut done = 0;
     for frame in reader.frames(ReadFrom::Oldest) {
         let frame = frame?;
         done += u64::from(frame.at.len);
         progress(done, total);
-        fold_one(&mut state, &frame)?;
+        // It knows the outcome of everything up to its position; folded after it, an old 410 would win over what an
+        // operator said since.
+        if checkpoint.sequence < frame.at.sequence {
+            take_notes(&mut state, &mut checkpoint);
+        }
+        fold_one(journal, &mut state, &frame)?;
         if state.waiting() > REBUILD_KEYS {
             apply(&mut state)?;
         }
     }
+    take_notes(&mut state, &mut checkpoint);
     progress(total, total);
     apply(&mut state)?;
     Ok(state)
+}
+
+/// Takes what a checkpoint says, once.
+fn take_notes(state: &mut State, checkpoint: &mut Checkpoint) {
+    for known in std::mem::take(&mut checkpoint.notes) {
+        state.table().insert(note::key(known.id), note::value(&known));
+    }
 }
 
 /// Keeps one damaged key space for whoever wants to look into it.
@@ -262,10 +270,14 @@ fn set_aside(dir: &Path) -> Result<(), OpenError> {
         let path = path.to_owned();
         move |source| OpenError::Io { path, source }
     };
-    match fs::remove_dir_all(&aside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(&aside)(error)),
-        _ => {}
-    }
+    // What is in the place of a directory need not be one.
+    let removed = match fs::symlink_metadata(&aside) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(&aside),
+        Ok(_) => fs::remove_file(&aside),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    };
+    removed.map_err(io(&aside))?;
     fs::rename(dir, &aside).map_err(io(dir))
 }
 
@@ -275,7 +287,7 @@ fn catch_up<D: Disk>(journal: &mut Journal<D>, state: &mut State) -> Result<(), 
     let oldest = journal.reader().segments().first().map_or(1, |s| s.first_sequence);
     for frame in journal.reader().frames(ReadFrom::Sequence(next.max(oldest))) {
         let frame = frame?;
-        fold_one(state, &frame)?;
+        fold_one(journal, state, &frame)?;
         if state.waiting() > REBUILD_KEYS {
             apply(state)?;
         }
@@ -283,15 +295,38 @@ fn catch_up<D: Disk>(journal: &mut Journal<D>, state: &mut State) -> Result<(), 
     apply(state)
 }
 
-fn fold_one(state: &mut State, frame: &Frame) -> Result<(), OpenError> {
+fn fold_one<D: Disk>(journal: &mut Journal<D>, state: &mut State, frame: &Frame) -> Result<(), OpenError> {
     let sequence = frame.at.sequence;
     let decode = |(index, record): (usize, &crate::journal::Record)| {
         Fact::decode(record.kind, &frame.meta(index)).map_err(|source| OpenError::Fact { sequence, source })
     };
     let facts = frame.records.iter().enumerate().map(decode).collect::<Result<Vec<_>, _>>()?;
+    for fact in &facts {
+        if let Fact::Erased { event, .. } = fact {
+            finish_erasure(journal, *event)?;
+        }
+    }
     // Nobody listens yet: the engine reads what is pending when it starts.
     fold_frame(state, facts.iter(), frame.at)?;
     Ok(())
+}
+
+/// A crash between the record of an erasure and the erasure itself leaves the bytes where they were.
+fn finish_erasure<D: Disk>(journal: &mut Journal<D>, event: EventId) -> Result<(), OpenError> {
+    let reader = journal.reader();
+    for found in reader.find(event.as_u128())?.into_iter().filter(|found| kind::has_content(found.kind)) {
+        let frame = reader.frame_at(found.segment, found.offset)?;
+        let index = found.index as usize;
+        if frame.records[index].state != BodyState::Zeroed && frame.body(index).iter().any(|byte| *byte != 0) {
+            let erased = journal.erase(event.as_u128(), &kind::has_content);
+            return erased.map(drop).map_err(|error| journal_io(io::Error::other(error)));
+        }
+    }
+    Ok(())
+}
+
+fn journal_io(source: io::Error) -> OpenError {
+    OpenError::Io { path: PathBuf::from("journal"), source }
 }
 
 fn apply(state: &mut State) -> Result<(), OpenError> {
@@ -306,9 +341,7 @@ fn apply(state: &mut State) -> Result<(), OpenError> {
 fn drop_what_was_to_go<D: Disk>(journal: &mut Journal<D>, state: &State) -> Result<(), OpenError> {
     let Some(through) = state.meta.dropped_through else { return Ok(()) };
     while journal.segments().first().is_some_and(|oldest| oldest.number <= through && oldest.sealed) {
-        journal
-            .drop_oldest()
-            .map_err(|source| OpenError::Io { path: PathBuf::from("journal"), source: io::Error::other(source) })?;
+        journal.drop_oldest().map_err(|error| journal_io(io::Error::other(error)))?;
     }
     Ok(())
 }

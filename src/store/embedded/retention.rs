@@ -4,12 +4,12 @@
 //! events with pending deliveries, with the full state of those; dedup keys whose window is open. Everything else in it
 //! is past retention.
 
-use std::collections::HashSet;
-
 use bytes::Bytes;
 
+use super::draft::{DEDUP_ENTRY_BYTES, fact_bytes};
+use super::recovery::carried_bytes_max;
 use super::shared::Shared;
-use crate::core::delivery::{DeliveryId, Pending};
+use crate::core::delivery::{Dead, DeliveryId, Pending};
 use crate::core::error::chain;
 use crate::core::event::{DedupKey, EventMeta};
 use crate::core::fact::{DedupEntry, Fact};
@@ -20,7 +20,7 @@ use crate::index::{State, TreeError, delivery, entry_of};
 use crate::journal::{BodyState, ReadFrom, SegmentInfo};
 use crate::store::StoreError;
 
-/// Dedup keys of one record; about 64 bytes each.
+/// Dedup keys of one record, if a batch has room for them.
 const CARRIED_KEYS_MAX: usize = 20_000;
 
 /// Segments kept free of events, for settles and for carrying.
@@ -45,11 +45,20 @@ pub(super) enum Oldest {
     Stuck,
 }
 
-/// Judges the oldest of these segments. `live` is how many pending deliveries its events have.
+/// Pending deliveries.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Live {
+    /// Of the events in the oldest segment.
+    pub(super) oldest: u64,
+    /// Of all events.
+    pub(super) all: u64,
+}
+
+/// Judges the oldest of these segments.
 pub(super) fn judge(
     segments: &[SegmentInfo],
     total_bytes: u64,
-    live: u64,
+    live: Live,
     limits: &StoreLimits,
     now_ms: Option<u64>,
 ) -> Oldest {
@@ -60,13 +69,24 @@ pub(super) fn judge(
     if !oldest.sealed || !(too_old || too_much) {
         return Oldest::Keep;
     }
-    // Under a quarter live it is worth carrying; above it the copy would cost more than the drop gains.
-    if live * 4 <= oldest.records { Oldest::Drop } else { Oldest::Stuck }
+    // Under a quarter live it is worth carrying; above it the copy would cost more than the drop gains. But all that come
+    // after it wait for it, so it is carried as well where that costs little or where they make up for it.
+    let is_small = oldest.bytes.saturating_mul(4) <= limits.segment_bytes;
+    let records: u64 = segments.iter().map(|segment| segment.records).sum();
+    let pays = live.oldest * 4 <= oldest.records || is_small || live.all * 4 <= records;
+    if pays { Oldest::Drop } else { Oldest::Stuck }
 }
 
 /// Journal bytes past which events must go, or intake closes.
 pub(super) fn bytes_max(limits: &StoreLimits) -> u64 {
     limits.retention_bytes.saturating_sub(RESERVED_SEGMENTS * limits.segment_bytes).max(limits.segment_bytes)
+}
+
+/// Dedup keys that are remembered when segments are dropped. Half of what is left beside the segment that is written and
+/// the two prepared ones: more, and dropping a segment would free no more than carrying its keys takes, for ever.
+fn dedup_keys_max(limits: &StoreLimits) -> u64 {
+    let room = bytes_max(limits).saturating_sub(3 * limits.segment_bytes).max(limits.segment_bytes);
+    room / 2 / DEDUP_ENTRY_BYTES as u64
 }
 
 impl<D: Disk> Shared<D> {
@@ -97,7 +117,10 @@ impl<D: Disk> Shared<D> {
     /// The segments and the judgement over the oldest.
     pub(super) fn judge_oldest(&self) -> (Option<SegmentInfo>, Oldest) {
         let segments = self.reader.segments();
-        let live = segments.first().map_or(0, |s| self.state().ledger.live_in(s.number));
+        let live = {
+            let ledger = &self.state().ledger;
+            Live { oldest: segments.first().map_or(0, |s| ledger.live_in(s.number)), all: ledger.pending }
+        };
         let now_ms = self.time.is_trusted().then(|| self.time.now_ms());
         let total_bytes = self.counts.journal_bytes.load(std::sync::atomic::Ordering::Relaxed);
         (segments.first().copied(), judge(&segments, total_bytes, live, &self.limits, now_ms))
@@ -150,50 +173,73 @@ impl DropPlan {
         // An event that was carried on already is another segment's concern. One that was erased has nothing pending.
         let here = super::read::locate(state, meta.id)?.is_some_and(|at| at.segment == self.segment);
         if let (true, Some(body)) = (here, body)
-            && !pending_of(state, &meta)?.is_empty()
+            && !states_of(state, &meta)?.pending.is_empty()
         {
             self.events.push((meta, Bytes::copy_from_slice(&body)));
         }
         Ok(())
     }
 
-    /// The facts that carry the plan out, the last one dropping the segment; `None` when the plan is out of date.
-    pub(super) fn facts(&self, state: &State, next_id: EventId) -> Result<Option<Vec<(Fact, Bytes)>>, TreeError> {
+    /// What must be done before the segment can be dropped; `None` when the plan is out of date, or when a fact does not
+    /// fit into a batch.
+    pub(super) fn carry(&self, state: &State, limits: &StoreLimits, now_ms: u64) -> Result<Option<Carry>, TreeError> {
         let mut facts = Vec::new();
-        for entries in self.keys.chunks(CARRIED_KEYS_MAX) {
+        let mut keys = Vec::new();
+        for (key, entry) in &self.keys {
+            // One that ended since the plan was made may be another event's by now.
+            if now_ms < entry.expires_ms && super::read::dedup(state, key)? == Some(*entry) {
+                keys.push((*key, *entry));
+            }
+        }
+        // The oldest stand in front: carried ones before those that were claimed here.
+        let excess = usize::try_from(state.dedup_keys().saturating_sub(dedup_keys_max(limits))).unwrap_or(usize::MAX);
+        let forgotten: Vec<_> = keys.drain(..excess.min(keys.len())).map(|(key, _)| key).collect();
+        let keys_max = (limits.batch_bytes_max / DEDUP_ENTRY_BYTES / 2).clamp(1, CARRIED_KEYS_MAX);
+        for entries in keys.chunks(keys_max) {
             facts.push((Fact::DedupCarried { entries: entries.to_vec() }, Bytes::new()));
         }
         let mut carried = 0;
         for (meta, body) in &self.events {
-            let pending = pending_of(state, meta)?;
+            let States { pending, dead } = states_of(state, meta)?;
             if !pending.is_empty() {
                 carried += pending.len() as u64;
-                facts.push((Fact::Carried { meta: meta.clone(), pending }, body.clone()));
+                facts.push((Fact::Carried { meta: meta.clone(), pending, dead }, body.clone()));
             }
         }
-        // A replay since the plan was made can only have made more pending than it carries.
-        if carried != state.ledger.live_in(self.segment) {
+        // An event of a time when batches were larger waits until it is delivered.
+        if facts.iter().any(|(fact, body)| fact_bytes(fact) + body.len() > carried_bytes_max(limits)) {
+            tracing::warn!(segment = self.segment, "an event is larger than a batch may be now; its segment stays");
             return Ok(None);
         }
-        let carried_on: HashSet<_> = self.events.iter().map(|(meta, _)| meta.id).collect();
-        let mut forgotten = state.ledger.carried_into(self.segment);
-        forgotten.retain(|id| !carried_on.contains(id));
-        // Without a later event everything below the next id to be given out goes.
-        let first_kept = state.ledger.first_after(self.segment).unwrap_or(next_id);
-        facts.push((Fact::Dropped { segment: self.segment, first_kept, forgotten }, Bytes::new()));
-        Ok(Some(facts))
+        // A replay since the plan was made can only have made more pending than it carries.
+        Ok((carried == state.ledger.live_in(self.segment)).then_some(Carry { facts, forgotten }))
     }
 }
 
-fn pending_of(state: &State, meta: &EventMeta) -> Result<Vec<(EndpointId, Pending)>, TreeError> {
-    let mut pending = Vec::new();
+/// What a plan comes to.
+pub(super) struct Carry {
+    /// Facts that carry what must stay.
+    pub(super) facts: Vec<(Fact, Bytes)>,
+    /// Dedup keys that go before their time, as there are too many.
+    pub(super) forgotten: Vec<DedupKey>,
+}
+
+/// How the deliveries of an event stand that did not arrive.
+struct States {
+    pending: Vec<(EndpointId, Pending)>,
+    dead: Vec<(EndpointId, Dead)>,
+}
+
+fn states_of(state: &State, meta: &EventMeta) -> Result<States, TreeError> {
+    let (mut pending, mut dead) = (Vec::new(), Vec::new());
     for endpoint in &meta.endpoints {
-        let delivery = DeliveryId { endpoint: *endpoint, event: meta.id };
-        if let Some(delivery::Entry::Pending(entry)) = entry_of(state, delivery)? {
-            pending.push((*endpoint, entry));
+        match entry_of(state, DeliveryId { endpoint: *endpoint, event: meta.id })? {
+            Some(delivery::Entry::Pending(entry)) => pending.push((*endpoint, entry)),
+            Some(delivery::Entry::Dead(entry)) => dead.push((*endpoint, entry)),
+            None => {}
         }
     }
-    Ok(pending)
+    Ok(States { pending, dead })
 }
 
 #[cfg(test)]
@@ -218,15 +264,29 @@ mod tests {
         let limits =
             StoreLimits { segment_bytes: 100, retention_bytes: 1_000, retention_ms: 500, ..StoreLimits::default() };
         let segments = [segment(1, 1_000, 40), segment(2, 2_000, 40)];
-        let judge = |bytes, live, now| judge(&segments, bytes, live, &limits, now);
+        let judge = |bytes, oldest, now| judge(&segments, bytes, Live { oldest, all: 80 }, &limits, now);
         assert_eq!(judge(200, 0, Some(1_400)), Oldest::Keep);
         assert_eq!(judge(200, 0, Some(1_501)), Oldest::Drop);
         assert_eq!(judge(200, 0, None), Oldest::Keep, "an untrusted clock drops nothing");
         assert_eq!(judge(801, 0, None), Oldest::Drop);
         assert_eq!(judge(801, 10, None), Oldest::Drop);
         assert_eq!(judge(801, 11, None), Oldest::Stuck);
-        assert_eq!(super::judge(&segments[..1], 9_999, 0, &limits, Some(9_999)), Oldest::Keep);
+        let none = Live { oldest: 0, all: 0 };
+        assert_eq!(super::judge(&segments[..1], 9_999, none, &limits, Some(9_999)), Oldest::Keep);
         let unsealed = [SegmentInfo { sealed: false, ..segments[0] }, segments[1]];
-        assert_eq!(super::judge(&unsealed, 9_999, 0, &limits, None), Oldest::Keep);
+        assert_eq!(super::judge(&unsealed, 9_999, none, &limits, None), Oldest::Keep);
+    }
+
+    #[test]
+    fn a_live_segment_holds_back_the_others_only_while_they_are_as_live() {
+        let limits = StoreLimits { segment_bytes: 100, retention_bytes: 1_000, ..StoreLimits::default() };
+        let mut segments = [segment(1, 1_000, 40), segment(2, 2_000, 40), segment(3, 3_000, 40)];
+        let judge = |segments: &[SegmentInfo], all| judge(segments, 801, Live { oldest: 40, all }, &limits, None);
+        assert_eq!(judge(&segments, 31), Oldest::Stuck);
+        assert_eq!(judge(&segments, 30), Oldest::Drop, "what follows makes up for it");
+        segments[0].bytes = 25;
+        assert_eq!(judge(&segments, 120), Oldest::Drop, "it costs little");
+        segments[0].bytes = 26;
+        assert_eq!(judge(&segments, 120), Oldest::Stuck);
     }
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGua
 
 use tokio::sync::watch;
 
+use super::lock::StoreLock;
 use super::recent::Recent;
 use super::time::EngineTime;
 use crate::core::error::chain;
@@ -32,6 +33,8 @@ pub(super) struct Shared<D: Disk> {
     frames: Mutex<VecDeque<(At, Arc<Frame>)>>,
     closed: Mutex<Closed>,
     failure: watch::Sender<Option<Arc<str>>>,
+    /// Freed last: whoever takes it next must find sled's own lock free, or would take the key space for damaged.
+    _lock: StoreLock,
 }
 
 /// Figures that only the store's own threads change.
@@ -63,7 +66,7 @@ struct Closed {
 }
 
 impl<D: Disk> Shared<D> {
-    pub(super) fn new(state: State, reader: Reader<D>, time: EngineTime, limits: StoreLimits) -> Self {
+    pub(super) fn new(state: State, reader: Reader<D>, time: EngineTime, limits: StoreLimits, lock: StoreLock) -> Self {
         Self {
             recent: Recent::new(limits.recent_bytes_max),
             counts: Counts { pending: AtomicU64::new(state.ledger.pending), ..Counts::default() },
@@ -76,6 +79,7 @@ impl<D: Disk> Shared<D> {
             frames: Mutex::default(),
             closed: Mutex::default(),
             failure: watch::channel(None).0,
+            _lock: lock,
         }
     }
 
