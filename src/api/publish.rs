@@ -18,7 +18,7 @@ use crate::core::event::{DedupKey, DedupScope, NewEvent, body_fingerprint};
 use crate::core::id::{AppId, EventId};
 use crate::core::pattern::check_event_type;
 use crate::core::time::format_ms;
-use crate::http::{Reply, json};
+use crate::http::{Reply, json_with_room};
 use crate::store::{Accepted, Store};
 
 /// Longest idempotency key or `eventId`, in bytes.
@@ -59,7 +59,7 @@ impl<'a> Publication<'a> {
             payload: self.payload,
             timestamp: format_ms(accepted_ms),
         };
-        json(StatusCode::ACCEPTED, &shape)
+        json_with_room(StatusCode::ACCEPTED, &shape, self.payload.get().len())
     }
 }
 
@@ -105,8 +105,9 @@ impl<S: Store> Api<S> {
             external_id: publication.event_id.clone(),
             headers: [("content-type", "application/json")].into_iter().collect(),
             body: body.slice_ref(publication.payload.get().as_bytes()),
+            // Only a key is ever compared by it.
+            fingerprint: if idempotency.is_some() || event_id.is_some() { body_fingerprint(body) } else { 0 },
             dedup: idempotency.into_iter().chain(event_id).collect(),
-            fingerprint: body_fingerprint(body),
             endpoints: self.catalog.takers_of_type(app, &publication.event_type),
         }
     }

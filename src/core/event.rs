@@ -108,7 +108,8 @@ pub struct NewEvent {
     /// Zero to two keys, claimed together with the event or not at all.
     pub dedup: Vec<DedupKey>,
     /// [`body_fingerprint`] of the bytes as they came in, kept with the keys to tell a repetition from a conflict. For a
-    /// received event these are `body`; for a published one the whole request, of which `body` is a part.
+    /// received event these are `body`; for a published one the whole request, of which `body` is a part. Of no account
+    /// where there are no keys.
     pub fingerprint: u64,
     /// The endpoints that matched.
     pub endpoints: Vec<EndpointId>,

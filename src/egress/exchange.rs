@@ -45,7 +45,7 @@ pub(super) struct Answer {
 pub(super) async fn exchange(
     connection: &mut Connection,
     url: &EndpointUrl,
-    outgoing: &Outgoing,
+    outgoing: Outgoing,
     limits: &DeliveryLimits,
     trace: &mut Trace<'_>,
 ) -> Result<Answer, Failure> {
@@ -78,7 +78,7 @@ fn head_too_large(max: usize) -> Failure {
 async fn send(
     connection: &mut Connection,
     url: &EndpointUrl,
-    outgoing: &Outgoing,
+    outgoing: Outgoing,
 ) -> Result<Response<Incoming>, Failure> {
     let is_h2 = matches!(connection.sender, Sender::H2(_));
     let mut request =
@@ -112,12 +112,13 @@ async fn send(
 }
 
 /// HTTP/1.1 names the host in a header, HTTP/2 in the address.
-fn request(url: &EndpointUrl, outgoing: &Outgoing, is_h2: bool) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
-    let mut request = Request::new(Full::new(outgoing.body.clone()));
+fn request(url: &EndpointUrl, outgoing: Outgoing, is_h2: bool) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
+    let bytes = outgoing.body.len();
+    let mut request = Request::new(Full::new(outgoing.body));
     *request.method_mut() = Method::POST;
-    *request.headers_mut() = outgoing.headers.clone();
+    *request.headers_mut() = outgoing.headers;
     // hyper leaves it out for an empty body, but a POST must say that nothing follows (RFC 9110 §8.6).
-    request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(outgoing.body.len()));
+    request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(bytes));
     let uri = Uri::builder().path_and_query(url.target());
     *request.uri_mut() = if is_h2 {
         uri.scheme("https").authority(url.authority()).build()?

@@ -117,17 +117,21 @@ impl Egress {
         let url = EndpointUrl::parse(&job.endpoint.url)
             .map_err(|error| Failure::new(FailureKind::Blocked, format!("unusable URL: {error}")))?;
         let unix_s = self.clock.wall_s();
-        let outgoing = request::build(job, &self.user_agent, unix_s)
-            .map_err(|error| Failure::new(FailureKind::Blocked, format!("cannot sign the request: {error}")))?;
+        let outgoing = || {
+            request::build(job, &self.user_agent, unix_s)
+                .map_err(|error| Failure::new(FailureKind::Blocked, format!("cannot sign the request: {error}")))
+        };
         if let Some(lease) = self.pool.take(&url) {
-            match self.use_open(lease, &url, &outgoing, trace).await {
+            match self.use_open(lease, &url, outgoing()?, trace).await {
                 Err(failure) if failure.may_be_stale => {}
                 ended => return ended,
             }
         }
         trace.remote = None;
-        let connection = self.connector.connect(&url, trace).await?;
-        self.exchange(self.pool.lease(&url, connection), &url, &outgoing, trace).await
+        let outgoing = outgoing()?;
+        // In a box, as it is seldom needed and large: the future of every attempt would have room for it.
+        let connection = Box::pin(self.connector.connect(&url, trace)).await?;
+        self.exchange(self.pool.lease(&url, connection), &url, outgoing, trace).await
     }
 
     /// Sends over a connection that an earlier attempt left open. Where it leads was judged when it was opened, and is judged
@@ -136,7 +140,7 @@ impl Egress {
         &self,
         mut lease: Lease<'_>,
         url: &EndpointUrl,
-        outgoing: &request::Outgoing,
+        outgoing: request::Outgoing,
         trace: &mut Trace<'_>,
     ) -> Result<Answer, Failure> {
         let remote = lease.connection().remote;
@@ -149,7 +153,7 @@ impl Egress {
         &self,
         mut lease: Lease<'_>,
         url: &EndpointUrl,
-        outgoing: &request::Outgoing,
+        outgoing: request::Outgoing,
         trace: &mut Trace<'_>,
     ) -> Result<Answer, Failure> {
         let limits = &self.connector.limits;

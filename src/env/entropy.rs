@@ -3,6 +3,7 @@
 //! Secrets and ids want the system's generator; jitter and simulations want one that repeats. Both come through the same
 //! trait, so that a failing simulation is replayed by its seed alone.
 
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A source of random bytes.
@@ -26,18 +27,53 @@ pub trait Entropy: Send + Sync + 'static {
     }
 }
 
+/// Longest request, in bytes, that is met from what was fetched in advance: ids and jitter, of which every event wants some.
+/// Secrets are longer and always fresh.
+const SMALL_BYTES_MAX: usize = 16;
+
+/// Bytes fetched in advance by each thread: a system call for some dozen events instead of several for each.
+const POOL_BYTES: usize = 512;
+
 /// The operating system's generator, fit for secrets.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RealEntropy;
 
-impl Entropy for RealEntropy {
-    /// # Panics
-    /// When the system has no random source: no secret made after that could be trusted.
-    #[allow(clippy::disallowed_methods, reason = "the one place that asks the machine for randomness")]
-    fn fill(&self, buffer: &mut [u8]) {
-        getrandom::getrandom(buffer)
-            .expect("the operating system must provide randomness; without it no secret is safe");
+/// Random bytes that were not given out yet, at the end.
+struct Pool {
+    bytes: [u8; POOL_BYTES],
+    used: usize,
+}
+
+thread_local! {
+    static POOL: RefCell<Pool> = const { RefCell::new(Pool { bytes: [0; POOL_BYTES], used: POOL_BYTES }) };
+}
+
+impl Pool {
+    fn take(&mut self, buffer: &mut [u8]) {
+        if self.used + buffer.len() > POOL_BYTES {
+            ask_the_system(&mut self.bytes);
+            self.used = 0;
+        }
+        buffer.copy_from_slice(&self.bytes[self.used..][..buffer.len()]);
+        self.used += buffer.len();
     }
+}
+
+impl Entropy for RealEntropy {
+    fn fill(&self, buffer: &mut [u8]) {
+        if buffer.len() <= SMALL_BYTES_MAX {
+            POOL.with_borrow_mut(|pool| pool.take(buffer));
+        } else {
+            ask_the_system(buffer);
+        }
+    }
+}
+
+/// # Panics
+/// When the system has no random source: no secret made after that could be trusted.
+#[allow(clippy::disallowed_methods, reason = "the one place that asks the machine for randomness")]
+fn ask_the_system(buffer: &mut [u8]) {
+    getrandom::getrandom(buffer).expect("the operating system must provide randomness; without it no secret is safe");
 }
 
 /// A generator that repeats from its seed (splitmix64). Not fit for secrets.
@@ -74,6 +110,7 @@ impl Entropy for SeededEntropy {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::HashSet;
 
     #[test]
     fn splitmix64_matches_its_published_first_values() {
@@ -90,7 +127,14 @@ mod tests {
     }
 
     #[test]
-    fn the_system_gives_different_bytes_twice() {
-        assert_ne!(RealEntropy.next_u64(), RealEntropy.next_u64());
+    fn the_system_gives_different_bytes_each_time() {
+        // More than a pool holds, so that it is refilled on the way.
+        let small: HashSet<u64> = (0..POOL_BYTES).map(|_| RealEntropy.next_u64()).collect();
+        assert_eq!(small.len(), POOL_BYTES);
+        let (mut first, mut second) = ([0; 32], [0; 32]);
+        RealEntropy.fill(&mut first);
+        RealEntropy.fill(&mut second);
+        assert_ne!(first, second);
+        RealEntropy.fill(&mut []);
     }
 }

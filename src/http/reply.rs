@@ -19,10 +19,19 @@ struct Problem<'a> {
     detail: &'a str,
 }
 
+/// Bytes set aside for an answer of which nothing is known: most fit, and the rest grows.
+const ROOM_BYTES: usize = 512;
+
 /// `value` as JSON. A value that has no JSON form (a map whose keys are no texts) is answered with 500.
 pub fn json(status: StatusCode, value: &impl Serialize) -> Reply {
-    match serde_json::to_vec(value) {
-        Ok(body) => json_bytes(status, body),
+    json_with_room(status, value, 0)
+}
+
+/// [`json`] of a value that holds `more_bytes` known to be long; room for them is made once rather than in steps.
+pub fn json_with_room(status: StatusCode, value: &impl Serialize, more_bytes: usize) -> Reply {
+    let mut body = Vec::with_capacity(ROOM_BYTES + more_bytes);
+    match serde_json::to_writer(&mut body, value) {
+        Ok(()) => json_bytes(status, body),
         Err(error) => {
             problem(StatusCode::INTERNAL_SERVER_ERROR, "internal", format!("the answer has no JSON form: {error}"))
         }

@@ -39,11 +39,11 @@ impl<S: Store> Ingress<S> {
         let headers = all_headers(&head.headers);
         let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
         let target = Target { host: head.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or(""), target };
-        if let Err(reject) = self.verify(source, &target, &headers, &bytes) {
-            return answer::rejected(&reject);
-        }
         let url = target.url("https");
         let signed = signature::Request { method: Method::POST.as_str(), url: &url, headers: &headers, body: &bytes };
+        if let Err(reject) = self.verify(source, &target, &signed) {
+            return answer::rejected(&reject);
+        }
         let identity = source.scheme.identity(&signed);
         let dedup = identity.id.as_deref().map(|id| DedupKey::new(DedupScope::Inbound, source.id.as_u128(), id));
         let event = NewEvent {
@@ -52,7 +52,8 @@ impl<S: Store> Ingress<S> {
             event_type: identity.event_type,
             external_id: identity.id,
             headers: passing(&headers).collect(),
-            fingerprint: body_fingerprint(&bytes),
+            // Only a key is ever compared by it.
+            fingerprint: dedup.as_ref().map_or(0, |_| body_fingerprint(&bytes)),
             body: bytes,
             dedup: dedup.into_iter().collect(),
             endpoints: self.catalog.takers_of_source(source.id),
@@ -76,14 +77,13 @@ impl<S: Store> Ingress<S> {
     ///
     /// Where the URL is signed it is the public one, and a proxy that ends TLS leaves no trustworthy word of its scheme. So
     /// both are tried: whoever can sign either of them holds the secret.
-    fn verify(&self, source: &Source, target: &Target<'_>, headers: &Headers, body: &[u8]) -> Result<(), Reject> {
+    fn verify(&self, source: &Source, target: &Target<'_>, signed: &signature::Request<'_>) -> Result<(), Reject> {
         let now_s = self.clock.wall_s();
-        let by_url = |url: &str| {
-            let request = signature::Request { method: Method::POST.as_str(), url, headers, body };
-            source.scheme.verify(&source.secrets, &request, now_s, source.tolerance_s)
-        };
-        match by_url(&target.url("https")) {
-            Err(Reject::SignatureMismatch) if source.scheme.signs_url() => by_url(&target.url("http")),
+        let verdict = |request| source.scheme.verify(&source.secrets, request, now_s, source.tolerance_s);
+        match verdict(signed) {
+            Err(Reject::SignatureMismatch) if source.scheme.signs_url() => {
+                verdict(&signature::Request { url: &target.url("http"), ..*signed })
+            }
             verdict => verdict,
         }
     }
