@@ -74,13 +74,6 @@ impl Ledger {
         self.live.get(&segment).copied().unwrap_or(0)
     }
 
-    /// Events that were carried into a segment.
-    pub fn carried_into(&self, segment: u64) -> Vec<EventId> {
-        let mut events: Vec<_> = self.carried.iter().filter(|(_, s)| **s == segment).map(|(e, _)| *e).collect();
-        events.sort_unstable();
-        events
-    }
-
     /// The first event of the first segment above `segment` that has one.
     pub fn first_after(&self, segment: u64) -> Option<EventId> {
         self.starts.iter().find(|(_, number)| **number > segment).map(|(first, _)| *first)
@@ -124,7 +117,6 @@ mod tests {
         ledger.remove_pending(id(2_500, 0));
         ledger.drop_segment(1);
         assert_eq!((ledger.pending, ledger.live_in(2)), (2, 2));
-        assert_eq!(ledger.carried_into(2), [id(1_000, 3)]);
         ledger.remove_pending(id(1_000, 3));
         assert_eq!(ledger.live_in(2), 1);
         assert_eq!(ledger.oldest_pending_ms(), Some(5_000));

@@ -4,13 +4,21 @@
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{OnceLock, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 
+use postrider::core::delivery::{Next, Pending};
 use postrider::core::event::DedupKey;
-use postrider::env::{Entropy, SeededEntropy};
+use postrider::core::limits::StoreLimits;
+use postrider::env::{Entropy, RealDisk, SeededEntropy};
+use postrider::journal::salvage;
+use postrider::store::embedded::journal_options;
+use postrider::store::{Store, StoreError};
 
 use crate::story::{Habits, Story};
-use crate::support::{Home, PATIENCE, Picture, applied, body_of, copy_dir, event_with, files, limits, runtime};
+use crate::support::{
+    Home, PATIENCE, Picture, REJECTED, START_MS, accept, applied, backlog, body_of, copy_dir, delivery, event_with,
+    files, limits, runtime, settle,
+};
 
 /// A store that was lived in, left behind in a copy, and what it showed then.
 struct Scene {
@@ -232,7 +240,7 @@ fn a_key_space_of_another_time_or_store_changes_nothing() {
     runtime.block_on(async {
         let store = later.open();
         for n in 0..40 {
-            crate::support::accept(&store, event_with(&[0], &body_of(n, 2_000), &[])).await;
+            accept(&store, event_with(&[0], &body_of(n, 2_000), &[])).await;
         }
     });
     let replaced = |index: &Path, by: &Home| {
@@ -253,4 +261,82 @@ fn a_key_space_of_another_time_or_store_changes_nothing() {
     drop(store);
     let behind = Scene { home: later, keys, picture: before };
     assert!(!behind.survives("with the key space of its past", |index| replaced(index, &scene.home)));
+}
+
+/// The journal's file that says `text`, and where.
+fn place_of(journal: &Path, text: &str) -> (PathBuf, u64) {
+    let find = |path: PathBuf| {
+        let bytes = fs::read(&path).unwrap();
+        let at = bytes.windows(text.len()).position(|part| part == text.as_bytes())?;
+        Some((path, at as u64))
+    };
+    files(journal).into_iter().find_map(find).expect("some file says it")
+}
+
+/// Damage of the journal itself concerns what is damaged: everything else is read, taken in, delivered and dropped.
+#[test]
+fn damage_in_a_sealed_segment_stops_neither_the_gateway_nor_the_others() {
+    let home = Home::new(StoreLimits { retention_ms: 60_000, ..limits() });
+    let runtime = runtime();
+    let mut store = home.open();
+    let mut events = Vec::new();
+    for n in 0..3 {
+        let body = format!("the bytes of number {n}");
+        events.push(runtime.block_on(accept(&store, event_with(&[0], body.as_bytes(), &[]))));
+        // A segment for each: opening seals, and takes only the last frame with it.
+        runtime.block_on(accept(&store, event_with(&[], b"the last of its segment", &[])));
+        drop(store);
+        store = home.open();
+    }
+    drop(store);
+    // Of the first the bytes, of the second all that is known of it, of the third the index of its segment.
+    let (file, at) = place_of(&home.journal(), "the bytes of number 0");
+    flip(&file, at + 4, 1);
+    let (file, at) = place_of(&home.journal(), "the bytes of number 1");
+    flip(&file, at - 1, 1);
+    let (file, _) = place_of(&home.journal(), "the bytes of number 2");
+    flip(&file, fs::metadata(&file).unwrap().len() - 300, 1);
+    home.clock.advance(120_000);
+    let store = home.open();
+    runtime.block_on(async {
+        store.keep_house().await;
+        for damaged in &events[..2] {
+            let found = store.event(damaged.meta.id).await;
+            assert!(matches!(found, Err(StoreError::Unreadable { .. })), "{found:?}");
+        }
+        let whole = store.event(events[2].meta.id).await.unwrap().unwrap();
+        assert_eq!(*whole, *events[2]);
+        let attempts = store.attempts(whole.meta.id).await;
+        assert!(matches!(attempts, Err(StoreError::Unreadable { .. })), "{attempts:?}");
+        assert_eq!(backlog(&store, 0).await.len(), 3, "nothing pending is dropped, readable or not");
+        // The first dies in time, and its segment goes. That of the second can't be read, so nobody knows what it holds.
+        let was = Pending::fresh(events[0].meta.accepted_ms);
+        settle(&store, delivery(0, events[0].meta.id), was, REJECTED).await;
+        store.keep_house().await;
+        assert!(store.event(events[0].meta.id).await.unwrap().is_none());
+        assert_eq!(backlog(&store, 0).await.len(), 2);
+        accept(&store, event_with(&[0], b"life goes on", &[])).await;
+        settle(&store, delivery(0, whole.meta.id), Pending::fresh(whole.meta.accepted_ms), Next::Delivered).await;
+    });
+}
+
+/// Salvaging writes every record anew, under the same numbers but elsewhere. A key space from before must not send readers
+/// to the old places.
+#[test]
+fn a_key_space_from_before_a_salvage_is_built_anew() {
+    let Scene { home, keys, .. } = Scene::closed();
+    let runtime = runtime();
+    // Every start began a segment; the salvaged journal has fewer.
+    for n in 0..3 {
+        runtime.block_on(accept(&home.open(), event_with(&[0], &body_of(n, 100), &[])));
+    }
+    let picture = runtime.block_on(Picture::of(&home.open(), &keys));
+    let scene = Scene { home, keys, picture };
+    let rebuilt = scene.survives("after a salvage", |index| {
+        let journal = index.with_file_name("journal");
+        let options = journal_options(&limits());
+        let report = salvage(&Arc::new(RealDisk), &journal, options, 99, START_MS).unwrap();
+        assert!(report.lost.is_empty() && report.records > 0);
+    });
+    assert!(rebuilt);
 }

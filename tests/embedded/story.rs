@@ -157,6 +157,16 @@ impl Story {
         }
     }
 
+    /// Delivers whatever is pending.
+    pub async fn deliver_all(&mut self, store: &impl Store) {
+        for n in 0..ENDPOINTS {
+            for due in backlog(store, n).await {
+                crate::support::settle(store, delivery(n, due.event), due.pending, Next::Delivered).await;
+            }
+        }
+        self.pending.clear();
+    }
+
     fn bury(&mut self, id: DeliveryId) {
         self.pending.remove(&id);
         self.dead.insert(id);

@@ -115,13 +115,18 @@ impl<D: Disk> Housekeeper<D> {
     fn make_room(&self) {
         let mut plans = 0;
         let stuck = loop {
+            // Whoever stops the gateway should not wait for many segments; they go at the next start.
+            if self.shared.is_stopping() {
+                return;
+            }
             match self.shared.judge_oldest() {
                 (Some(oldest), Oldest::Drop) if self.is_checkpointed(oldest.last_sequence) => {
                     match self.drop_oldest(&oldest) {
                         Ok(true) => plans = 0,
                         // The plan was out of date, as a replay came between; or an event can't be carried.
                         Ok(false) if plans < PLANS_MAX => plans += 1,
-                        Ok(false) => break true,
+                        // A damaged segment stays until an operator has looked at it.
+                        Ok(false) | Err(StoreError::Unreadable { .. }) => break true,
                         Err(_) => return,
                     }
                 }

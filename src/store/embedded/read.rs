@@ -175,12 +175,14 @@ impl<D: Disk> Shared<D> {
     /// See [`Store::attempts`](crate::store::Store::attempts).
     pub(super) fn read_attempts(&self, id: EventId) -> Result<Option<Vec<AttemptRecord>>, StoreError> {
         let Some(event) = self.read_event(id)? else { return Ok(None) };
-        let found = self.reader.find(id.as_u128()).map_err(|e| self.fail(&e))?;
+        let found = self.reader.find(id.as_u128()).map_err(|e| self.unread(&e))?;
         let mut attempts = Vec::new();
         for place in found.into_iter().filter(|found| found.kind == kind::SETTLED) {
             let Some(frame) = self.frame(At { segment: place.segment, offset: place.offset })? else { continue };
             let index = place.index as usize;
-            let fact = Fact::decode(place.kind, &frame.meta(index)).map_err(|e| self.fail(&e))?;
+            let Ok(fact) = Fact::decode(place.kind, &frame.meta(index)) else {
+                return Err(unreadable(place.segment, place.offset));
+            };
             if let Fact::Settled { delivery, attempt, next, .. } = fact {
                 let erased = event.erased || frame.records[index].state == BodyState::Zeroed;
                 let response = if erased { Bytes::new() } else { Bytes::copy_from_slice(&frame.body(index)) };

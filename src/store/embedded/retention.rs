@@ -90,23 +90,26 @@ fn dedup_keys_max(limits: &StoreLimits) -> u64 {
 }
 
 impl<D: Disk> Shared<D> {
-    /// Reads a sealed segment for what must be carried out of it.
+    /// Reads a sealed segment for what must be carried out of it. One that can't be read whole is
+    /// [`StoreError::Unreadable`]: what is damaged may be pending.
     pub(super) fn plan_drop(&self, segment: &SegmentInfo) -> Result<DropPlan, StoreError> {
         let mut plan = DropPlan { segment: segment.number, events: Vec::new(), keys: Vec::new() };
         let now_ms = self.time.now_ms();
         let live = self.state().ledger.live_in(segment.number) > 0;
-        let keys_open = segment.last_time_ms.saturating_add(self.limits.dedup_ms) > now_ms
-            || !self.state().ledger.carried_into(segment.number).is_empty();
-        if !live && !keys_open {
+        // Their windows may be longer than those of today, so the keys themselves say whether they hold.
+        let has_keys = self.state().dedup_keys() > 0;
+        if !live && !has_keys {
             return Ok(plan);
         }
         for frame in self.reader.frames(ReadFrom::Sequence(segment.first_sequence)) {
-            let frame = frame.map_err(|e| self.fail(&e))?;
+            let frame = frame.map_err(|e| self.unread(&e))?;
             if frame.at.segment != segment.number {
                 break;
             }
             for (index, record) in frame.records.iter().enumerate() {
-                let fact = Fact::decode(record.kind, &frame.meta(index)).map_err(|e| self.fail(&e))?;
+                let Ok(fact) = Fact::decode(record.kind, &frame.meta(index)) else {
+                    return Err(super::read::unreadable(frame.at.segment, frame.at.offset));
+                };
                 let body = (record.state == BodyState::Intact).then(|| frame.body(index));
                 plan.consider(&self.state(), fact, body, now_ms).map_err(|e| self.fail(&e))?;
             }

@@ -149,13 +149,20 @@ impl<D: Disk> Shared<D> {
         let frame = match self.reader.frame_at(at.segment, at.offset) {
             Ok(frame) => Arc::new(frame),
             Err(ReadError::Gone { .. }) => return Ok(None),
-            Err(ReadError::Damaged { segment, offset, .. }) => return Err(super::read::unreadable(segment, offset)),
-            Err(error) => return Err(self.fail(&error)),
+            Err(error) => return Err(self.unread(&error)),
         };
         let mut frames = self.frames.lock().unwrap_or_else(PoisonError::into_inner);
         frames.push_front((at, Arc::clone(&frame)));
         frames.truncate(FRAMES_KEPT);
         Ok(Some(frame))
+    }
+
+    /// What a failed read of the journal comes to: damage concerns what was asked for alone, anything else all.
+    pub(super) fn unread(&self, error: &ReadError) -> StoreError {
+        match error {
+            ReadError::Damaged { segment, offset, .. } => super::read::unreadable(*segment, *offset),
+            other => self.fail(other),
+        }
     }
 
     /// Frames that were read before bodies were erased must not be found again.
@@ -190,6 +197,11 @@ impl<D: Disk> Shared<D> {
     /// Lets no more events in.
     pub(super) fn stop_intake(&self) {
         self.closed().stopping = true;
+    }
+
+    /// Whether the gateway is stopping.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.closed().stopping
     }
 
     /// Closes intake until the housekeeper finds room.
