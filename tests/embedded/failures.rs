@@ -282,6 +282,22 @@ async fn too_little_room_closes_intake_alone_until_there_is_more() {
     accept(&store, event_with(&[0], b"welcome again", &[])).await;
 }
 
+/// However few may wait, and however large one of them is, each gets its turn.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_small_queue_takes_large_events() {
+    let home = Home::new(StoreLimits { queue_items_max: 2, ..limits() });
+    let store = Arc::new(home.open());
+    let callers: Vec<_> = (0..8)
+        .map(|n| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move { answered(store.accept(event_with(&[0], &body_of(n, 14_000), &[]))).await })
+        })
+        .collect();
+    for caller in callers {
+        assert!(matches!(caller.await.unwrap(), Ok(Accepted::New { .. })));
+    }
+}
+
 /// A journal in memory with events that are to be carried, in the middle and at the start of batches; everything is old.
 async fn ripe(home: &Home, disk: &Arc<MemDisk>) {
     let store = home.open_on(Arc::clone(disk));

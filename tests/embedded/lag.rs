@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use postrider::core::delivery::{Next, Pending};
 use postrider::core::limits::StoreLimits;
-use postrider::store::Store;
+use postrider::index::{Table, Tree};
+use postrider::store::{Redriven, Store};
 
 use crate::support::{
-    Home, Picture, accept, applied, backlog, body_of, delivery, event_with, key, limits, settle, until,
+    Home, Picture, REJECTED, accept, applied, backlog, body_of, delivery, event_with, key, limits, settle, until,
 };
 
 /// So many calls at once, each of so many bytes.
@@ -91,4 +92,31 @@ async fn a_kill_with_much_unapplied_is_made_up_for() {
     let store = killed.open();
     assert_eq!(store.opened().rebuilt, None);
     before.assert_same(&Picture::of(&store, &keys).await, "after a kill");
+}
+
+/// The key space passes its own check, but what it says of a delivery is nothing: found out when the journal's next word on
+/// that delivery is folded.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_space_that_cannot_take_what_it_lacks_is_built_anew() {
+    let home = Home::new(limits());
+    let store = home.open();
+    let event = accept(&store, event_with(&[0], b"{}", &[])).await;
+    let id = delivery(0, event.meta.id);
+    settle(&store, id, Pending::fresh(event.meta.accepted_ms), REJECTED).await;
+    drop(store);
+    let store = home.open();
+    assert_eq!(store.redrive(id).await.unwrap(), Redriven::Due);
+    let killed = home.copy();
+    let before = Picture::of(&store, &[]).await;
+    drop(store);
+    {
+        let tree = Tree::open(&killed.index(), 1 << 20).unwrap();
+        let (mut meta, mut table) = (tree.check().unwrap(), Table::default());
+        table.insert(postrider::index::delivery::key(id), vec![9]);
+        tree.apply(&table, &mut meta).unwrap();
+        tree.check().unwrap();
+    }
+    let store = killed.open();
+    assert!(store.opened().rebuilt.is_some());
+    before.assert_same(&Picture::of(&store, &[]).await, "after a rebuild");
 }

@@ -254,3 +254,24 @@ pub(super) fn state_of(entry: Option<delivery::Entry>) -> DeliveryState {
         None => DeliveryState::Delivered,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::id::EndpointId;
+    use crate::env::SeededEntropy;
+    use crate::index::{Meta, Tree};
+
+    #[test]
+    fn an_event_that_was_dropped_after_the_caller_saw_it_is_not_redriven() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = Tree::open(dir.path(), 1 << 20).unwrap();
+        let mut state = State::new(tree, Meta::default());
+        let event = EventId::at(1_000, 7);
+        state.meta.first_kept = event.successor().as_u128();
+        let mut draft = Draft::new(&StoreLimits::default(), 2_000, event, &SeededEntropy::new(1));
+        let delivery = DeliveryId { endpoint: EndpointId::MIN, event };
+        assert_eq!(draft.redrive(delivery, 1, &state).unwrap(), Redriven::Unknown);
+        assert!(draft.facts.is_empty());
+    }
+}

@@ -199,7 +199,10 @@ impl<D: Disk> EmbeddedStore<D> {
         read: impl FnOnce(&Shared<D>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let shared = Arc::clone(&self.shared);
-        tokio::task::spawn_blocking(move || read(&shared)).await.unwrap_or_else(|_| Err(self.gone()))
+        let read = tokio::task::spawn_blocking(move || read(&shared)).await;
+        read.unwrap_or_else(|ended| {
+            Err(if ended.is_panic() { self.shared.fail(&Panicked("reader")) } else { self.gone() })
+        })
     }
 }
 

@@ -92,7 +92,8 @@ impl<D: Disk> Queue<D> {
 
     /// Waits for room for an event of so many bytes.
     pub(super) async fn room_for(&self, bytes: usize) -> Result<OwnedSemaphorePermit, StoreError> {
-        let units = u32::try_from(bytes.div_ceil(UNIT_BYTES).max(1)).unwrap_or(u32::MAX);
+        // The largest event takes the whole of a small queue, not more than there is.
+        let units = u32::try_from(bytes.div_ceil(UNIT_BYTES).clamp(1, self.units)).unwrap_or(u32::MAX);
         let permit = Arc::clone(&self.intake).acquire_many_owned(units).await;
         permit.map_err(|_| Refusal::Stopping.into())
     }

@@ -135,7 +135,11 @@ fn open_once<D: Disk>(disk: &Arc<D>, opening: &mut Opening<'_>) -> Result<Parts<
     let time = EngineTime::start(clock, recovery.last_time_ms);
     let reader = journal.reader();
     let wish = rebuild.then(|| "asked for".to_owned());
-    let (mut state, rebuilt) = match open_index(&reader, &recovery, &index_dir(data), limits, wish) {
+    let known = match open_index(&reader, &recovery, &index_dir(data), limits, wish) {
+        Ok(state) => caught_up(&mut journal, state)?,
+        Err(why) => Err(why),
+    };
+    let (mut state, rebuilt) = match known {
         Ok(state) => (state, None),
         Err(why) => {
             let state = rebuild_index(disk, &mut journal, data, limits, &why, progress)?;
@@ -143,7 +147,6 @@ fn open_once<D: Disk>(disk: &Arc<D>, opening: &mut Opening<'_>) -> Result<Parts<
             (state, Some(why).filter(|_| recovery.next_sequence > 1))
         }
     };
-    catch_up(&mut journal, &mut state)?;
     state.ledger = super::count::count(&state)?;
     drop_what_was_to_go(&mut journal, &state)?;
     let last_id = super::count::last_id(&state, &reader)?;
@@ -279,6 +282,16 @@ fn set_aside(dir: &Path) -> Result<(), OpenError> {
     };
     removed.map_err(io(&aside))?;
     fs::rename(dir, &aside).map_err(io(dir))
+}
+
+/// The key space with all that the journal has; or why it can't take it, as when it is damaged where the check does not see
+/// it. A full disk is not its fault.
+fn caught_up<D: Disk>(journal: &mut Journal<D>, mut state: State) -> Result<Result<State, String>, OpenError> {
+    match catch_up(journal, &mut state) {
+        Ok(()) => Ok(Ok(state)),
+        Err(OpenError::Index(error)) if !ballast::is_disk_full(&error) => Ok(Err(chain(&error))),
+        Err(error) => Err(error),
+    }
 }
 
 /// Folds what the journal has beyond the key space's position.

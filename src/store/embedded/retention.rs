@@ -248,6 +248,9 @@ fn states_of(state: &State, meta: &EventMeta) -> Result<States, TreeError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::event::DedupScope;
+    use crate::core::id::EventId;
+    use crate::index::{Meta, Tree, dedup};
 
     fn segment(number: u64, last_time_ms: u64, records: u64) -> SegmentInfo {
         SegmentInfo {
@@ -278,6 +281,27 @@ mod tests {
         assert_eq!(super::judge(&segments[..1], 9_999, none, &limits, Some(9_999)), Oldest::Keep);
         let unsealed = [SegmentInfo { sealed: false, ..segments[0] }, segments[1]];
         assert_eq!(super::judge(&unsealed, 9_999, none, &limits, None), Oldest::Keep);
+    }
+
+    #[test]
+    fn a_key_that_was_claimed_anew_since_the_plan_was_made_is_not_carried() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = Tree::open(dir.path(), 1 << 20).unwrap();
+        let mut state = State::new(tree, Meta::default());
+        let key = |n| DedupKey { scope: DedupScope::Inbound, hash: n };
+        let entry = |n, expires_ms| DedupEntry { event: EventId::from_u128(n), fingerprint: 0, expires_ms };
+        let plan = DropPlan {
+            segment: 1,
+            events: Vec::new(),
+            keys: vec![(key(1), entry(1, 50)), (key(2), entry(2, 200)), (key(3), entry(3, 200))],
+        };
+        // The first has ended, the second belongs to another by now, the third is as it was.
+        for (key, entry) in [(key(1), entry(1, 50)), (key(2), entry(9, 300)), (key(3), entry(3, 200))] {
+            state.table().insert(dedup::key(&key), dedup::value(&entry));
+        }
+        let carry = plan.carry(&state, &StoreLimits::default(), 100).unwrap().unwrap();
+        let facts: Vec<_> = carry.facts.into_iter().map(|(fact, _)| fact).collect();
+        assert_eq!(facts, [Fact::DedupCarried { entries: vec![(key(3), entry(3, 200))] }]);
     }
 
     #[test]
