@@ -66,6 +66,12 @@ async fn end(home: &Home, story: &mut Story, seed: u64) {
     story.deliver_all(&store).await;
     let mut young = Vec::new();
     for n in 0..12 {
+        // What was delivered makes room only once somebody looks.
+        until("intake is open", async || {
+            store.keep_house().await;
+            store.intake().is_ok()
+        })
+        .await;
         // Enough for the segment that is written now to be sealed.
         young.push(accept(&store, event_with(&[], &body_of(n, 8_000), &[])).await.meta.id);
     }
