@@ -37,7 +37,6 @@ impl Parts {
         entropy: Arc<dyn Entropy>,
         running: &Running,
     ) -> Result<Self, DaemonError> {
-        config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         let metrics = Arc::new(Metrics::default());
         let readiness = Arc::new(Readiness::default());
         tell_opening(&store, &readiness, token, running);

@@ -19,7 +19,7 @@ use postrider::store::embedded::EmbeddedStore;
 use postrider::store::{Accepted, Applied, Refusal, Settle, Store, StoreError};
 
 use crate::support::{
-    Home, PATIENCE, Picture, REJECTED, accept, backlog, body_of, delivery, ending, endpoint, event_with, holder, key,
+    Home, PATIENCE, Picture, REJECTED, accept, backlog, body_of, delivery, ended, endpoint, event_with, holder, key,
     kinds, limits, runtime, state,
 };
 
@@ -66,7 +66,7 @@ impl Known {
         let due = answered(store.pending(id.endpoint, None, 100)).await?;
         let was = due.iter().find(|due| due.event == id.event).expect("it is pending").pending;
         self.settles.insert(id, Asked { next, acknowledged: false });
-        let settle: Settle = ending(id, was, next, store.now_ms(), b"an answer");
+        let settle: Settle = ended(id, was, next, store.now_ms(), b"an answer");
         assert_eq!(answered(store.settle(settle)).await?, Applied::Ok);
         self.settles.insert(id, Asked { next, acknowledged: true });
         Ok(())
@@ -163,7 +163,7 @@ async fn assert_failed<D: Disk>(store: &EmbeddedStore<D>, known: &Known, when: &
         .unwrap_or_else(|_| panic!("it waits {when} after {reason}"));
     assert!(matches!(later, Err(StoreError::Failed(_))), "{later:?} {when}");
     if let Some(id) = known.events.keys().next() {
-        let settle = ending(delivery(0, *id), Pending::fresh(0), REJECTED, 0, b"");
+        let settle = ended(delivery(0, *id), Pending::fresh(0), REJECTED, 0, b"");
         let later = tokio::time::timeout(soon, store.settle(settle)).await.expect("it waits");
         assert!(matches!(later, Err(StoreError::Failed(_))), "{later:?} {when}");
     }
@@ -471,5 +471,5 @@ async fn ask_something(store: &EmbeddedStore, n: usize) -> Session {
         }
         _ => {}
     }
-    store.settle(ending(id, fresh(&event), Next::Delivered, store.now_ms(), b"an answer")).await.map(drop)
+    store.settle(ended(id, fresh(&event), Next::Delivered, store.now_ms(), b"an answer")).await.map(drop)
 }

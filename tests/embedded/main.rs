@@ -9,5 +9,7 @@ mod failures;
 mod lag;
 mod lives;
 mod retention;
+#[path = "../support/store.rs"]
+mod store;
 mod story;
 mod support;

@@ -11,7 +11,7 @@ use postrider::env::{Entropy, ManualClock, SeededEntropy};
 use postrider::store::{Accepted, Applied, Redriven, Store, StoreError};
 
 use crate::support::{
-    ENDPOINTS, all_events, backlog, body_of, delivery, ending, endpoint, event_with, graveyard, key, state,
+    ENDPOINTS, all_events, backlog, body_of, delivery, ended, endpoint, event_with, graveyard, key, state,
 };
 
 /// An endpoint that hardly ever answers, so that some deliveries stay pending for long.
@@ -148,7 +148,7 @@ impl Story {
             _ => Next::Dead { reason: if self.below(4) == 0 { DeadReason::Gone } else { DeadReason::MaxRetries } },
         };
         let (id, response) = (delivery(n, due.event), body_of(now_ms, self.below(200) as usize));
-        let applied = store.settle(ending(id, due.pending, next, now_ms, &response)).await.unwrap();
+        let applied = store.settle(ended(id, due.pending, next, now_ms, &response)).await.unwrap();
         assert_eq!(applied, Applied::Ok);
         match next {
             Next::Delivered => drop(self.pending.remove(&id)),

@@ -6,18 +6,16 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use bytes::Bytes;
-use postrider::core::attempt::{Attempt, Outcome, Timings};
-use postrider::core::delivery::{DeadReason, DeliveryId, DeliveryState, Next, Pending};
+use postrider::core::delivery::{DeadReason, DeliveryId, Next, Pending};
 use postrider::core::event::{DedupKey, DedupScope, Event, NewEvent, body_fingerprint};
 use postrider::core::fact::EndpointNote;
-use postrider::core::headers::Headers;
-use postrider::core::id::{AppId, AttemptId, EndpointId, EventId};
+use postrider::core::id::{AppId, EventId};
 use postrider::core::limits::StoreLimits;
 use postrider::env::{Disk, ManualClock, RealDisk, SeededEntropy};
 use postrider::store::embedded::{EmbeddedStore, OpenError, Opening};
-use postrider::store::{
-    Accepted, Applied, AttemptRecord, DeadLetter, DeadQuery, Delivery, Due, EventQuery, Settle, Store,
-};
+use postrider::store::{Accepted, Applied, AttemptRecord, DeadLetter, Delivery, Due, Store};
+
+pub use crate::store::{accept, all_events, backlog, ended, endpoint, graveyard, pending_state, state};
 
 /// Where every test starts, unix milliseconds.
 pub const START_MS: u64 = 1_700_000_000_000;
@@ -172,10 +170,6 @@ pub async fn applied<D: Disk>(store: &EmbeddedStore<D>) {
     until("the key space caught up", async || store.stats().lag_records == 0).await;
 }
 
-pub fn endpoint(n: usize) -> EndpointId {
-    EndpointId::named("default", &format!("endpoint-{n}"))
-}
-
 pub fn key(text: &str) -> DedupKey {
     DedupKey::new(DedupScope::Inbound, 7, text)
 }
@@ -203,14 +197,6 @@ pub fn body_of(number: u64, len: usize) -> Vec<u8> {
     bytes
 }
 
-/// Accepts what must be new.
-pub async fn accept(store: &impl Store, event: NewEvent) -> Arc<Event> {
-    match store.accept(event).await.expect("the store works") {
-        Accepted::New { event } => event,
-        Accepted::Duplicate { id, .. } => panic!("expected a new event, got a duplicate of {id}"),
-    }
-}
-
 /// The first event under a key that must be taken. Asks with bytes that the event can't have.
 pub async fn holder(store: &impl Store, key: DedupKey) -> EventId {
     match store.accept(event_with(&[], b"a probe", &[key])).await.expect("the store works") {
@@ -223,24 +209,6 @@ pub fn delivery(endpoint_n: usize, event: EventId) -> DeliveryId {
     DeliveryId { endpoint: endpoint(endpoint_n), event }
 }
 
-/// The end of an attempt that began and ended now.
-pub fn ending(delivery: DeliveryId, was: Pending, next: Next, now_ms: u64, response: &[u8]) -> Settle {
-    let number = was.attempts + 1;
-    let status = if next == Next::Delivered { 200 } else { 500 };
-    let attempt = Attempt {
-        id: AttemptId::at(now_ms, delivery.event.as_u128() ^ delivery.endpoint.as_u128() ^ u128::from(number)),
-        number,
-        started_ms: now_ms,
-        ended_ms: now_ms,
-        timings: Timings { total_us: 1_500, ..Timings::default() },
-        outcome: Outcome::Answered { status, retry_after_ms: None },
-        remote: Some("192.0.2.1:443".to_owned()),
-        response_headers: Headers::new(),
-        response_truncated: false,
-    };
-    Settle { delivery, was, attempt, response: Bytes::copy_from_slice(response), next }
-}
-
 /// Settles what must take effect.
 pub async fn settle(store: &impl Store, delivery: DeliveryId, was: Pending, next: Next) {
     settle_with(store, delivery, was, next, b"an answer").await;
@@ -248,46 +216,11 @@ pub async fn settle(store: &impl Store, delivery: DeliveryId, was: Pending, next
 
 /// Settles, with the bytes that the endpoint answered.
 pub async fn settle_with(store: &impl Store, delivery: DeliveryId, was: Pending, next: Next, response: &[u8]) {
-    let settle = ending(delivery, was, next, store.now_ms(), response);
+    let settle = ended(delivery, was, next, store.now_ms(), response);
     assert_eq!(store.settle(settle).await.expect("the store works"), Applied::Ok);
 }
 
 pub const REJECTED: Next = Next::Dead { reason: DeadReason::Rejected };
-
-/// Where a delivery stands.
-pub async fn state(store: &impl Store, id: DeliveryId) -> DeliveryState {
-    let all = store.deliveries(id.event).await.expect("the store works").expect("the event is known");
-    all.into_iter().find(|delivery| delivery.id == id).expect("the event went there").state
-}
-
-pub async fn pending_state(store: &impl Store, id: DeliveryId) -> Pending {
-    match state(store, id).await {
-        DeliveryState::Pending(pending) => pending,
-        other => panic!("expected a pending delivery, got {other:?}"),
-    }
-}
-
-pub async fn backlog(store: &impl Store, n: usize) -> Vec<Due> {
-    store.pending(endpoint(n), None, 1_000_000).await.expect("the store works")
-}
-
-pub async fn graveyard(store: &impl Store) -> Vec<DeadLetter> {
-    store.dead(DeadQuery { limit: 1_000_000, ..DeadQuery::default() }).await.expect("the store works").data
-}
-
-/// Every event, newest first.
-pub async fn all_events(store: &impl Store) -> Vec<Arc<Event>> {
-    let mut all = Vec::new();
-    let mut query = EventQuery { limit: 100, ..EventQuery::default() };
-    loop {
-        let page = store.events(query.clone()).await.expect("the store works");
-        all.extend(page.data);
-        match page.next {
-            Some(last) => query.cursor = postrider::store::Cursor::OlderThan(last),
-            None => return all,
-        }
-    }
-}
 
 /// Everything that a user can see.
 #[derive(Debug, Clone, PartialEq)]

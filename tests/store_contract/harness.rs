@@ -6,17 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use postrider::core::attempt::{Attempt, Outcome, Timings};
-use postrider::core::delivery::{DeadReason, DeliveryId, DeliveryState, Next, Pending};
+use postrider::core::delivery::{DeadReason, DeliveryId, Next, Pending};
 use postrider::core::event::{DedupKey, DedupScope, Event, NewEvent, body_fingerprint};
 use postrider::core::fact::EndpointNote;
-use postrider::core::headers::Headers;
-use postrider::core::id::{AppId, AttemptId, EndpointId, EventId};
+use postrider::core::id::{AppId, EndpointId, EventId};
 use postrider::core::limits::StoreLimits;
 pub use postrider::env::ManualClock;
-use postrider::store::{
-    Accepted, Applied, AttemptRecord, DeadLetter, DeadQuery, Delivery, Due, EventQuery, Hints, Settle, Store,
-};
+use postrider::store::{Accepted, Applied, AttemptRecord, DeadLetter, Delivery, Due, Hints, Settle, Store};
+
+pub use crate::store::{accept, all_events, backlog, ended, endpoint, graveyard, pending_state, state};
 
 /// Where every test starts, unix milliseconds.
 pub const START_MS: u64 = 1_700_000_000_000;
@@ -61,11 +59,6 @@ pub fn limits() -> StoreLimits {
     StoreLimits { segment_bytes: 1 << 20, batch_bytes_max: 256 << 10, free_bytes_min: 0, ..StoreLimits::default() }
 }
 
-/// The endpoint of this number.
-pub fn endpoint(n: usize) -> EndpointId {
-    EndpointId::named("default", &format!("endpoint-{n}"))
-}
-
 /// A published event for these endpoints, with neither keys nor anything that tells it from the next.
 pub fn event_for(endpoints: &[usize]) -> NewEvent {
     NewEvent {
@@ -91,14 +84,6 @@ pub fn key(scope: DedupScope, text: &str) -> DedupKey {
     DedupKey::new(scope, 7, text)
 }
 
-/// Accepts what must be new.
-pub async fn accept(store: &impl Store, event: NewEvent) -> Arc<Event> {
-    match store.accept(event).await.expect("the store works") {
-        Accepted::New { event } => event,
-        Accepted::Duplicate { id, scope, .. } => panic!("expected a new event, got a duplicate of {id} by {scope:?}"),
-    }
-}
-
 /// Accepts what must be a duplicate; its id, the scope of the key and whether the body was the same.
 pub async fn duplicate(store: &impl Store, event: NewEvent) -> (EventId, DedupScope, bool) {
     match store.accept(event).await.expect("the store works") {
@@ -115,20 +100,7 @@ pub async fn delivery(store: &impl Store) -> (DeliveryId, Pending) {
 
 /// The end of an attempt that began and ended now.
 pub fn ending(delivery: DeliveryId, was: Pending, next: Next, now_ms: u64) -> Settle {
-    let number = was.attempts + 1;
-    let status = if next == Next::Delivered { 200 } else { 500 };
-    let attempt = Attempt {
-        id: AttemptId::at(now_ms, delivery.event.as_u128() ^ delivery.endpoint.as_u128() ^ u128::from(number)),
-        number,
-        started_ms: now_ms,
-        ended_ms: now_ms,
-        timings: Timings { total_us: 1_500, ..Timings::default() },
-        outcome: Outcome::Answered { status, retry_after_ms: None },
-        remote: Some("192.0.2.1:443".to_owned()),
-        response_headers: Headers::new(),
-        response_truncated: false,
-    };
-    Settle { delivery, was, attempt, response: Bytes::from(format!("answer {number}")), next }
+    ended(delivery, was, next, now_ms, format!("answer {}", was.attempts + 1).as_bytes())
 }
 
 /// Settles what must take effect.
@@ -140,35 +112,6 @@ pub async fn settle(store: &impl Store, delivery: DeliveryId, was: Pending, next
 /// Settles a delivery as a dead letter.
 pub async fn kill(store: &impl Store, delivery: DeliveryId, was: Pending) {
     settle(store, delivery, was, Next::Dead { reason: DeadReason::Rejected }).await;
-}
-
-/// Where a delivery stands.
-pub async fn state(store: &impl Store, id: DeliveryId) -> DeliveryState {
-    let all = store.deliveries(id.event).await.expect("the store works").expect("the event is known");
-    all.into_iter().find(|delivery| delivery.id == id).expect("the event went there").state
-}
-
-/// The state of a delivery that must be pending.
-pub async fn pending_state(store: &impl Store, id: DeliveryId) -> Pending {
-    match state(store, id).await {
-        DeliveryState::Pending(pending) => pending,
-        other => panic!("expected a pending delivery, got {other:?}"),
-    }
-}
-
-/// Every pending delivery of endpoint `n`.
-pub async fn backlog(store: &impl Store, n: usize) -> Vec<Due> {
-    store.pending(endpoint(n), None, 10_000).await.expect("the store works")
-}
-
-/// Every dead letter, newest first.
-pub async fn graveyard(store: &impl Store) -> Vec<DeadLetter> {
-    store.dead(DeadQuery { limit: 10_000, ..DeadQuery::default() }).await.expect("the store works").data
-}
-
-/// Every event, newest first.
-pub async fn all_events(store: &impl Store) -> Vec<Arc<Event>> {
-    store.events(EventQuery { limit: 10_000, ..EventQuery::default() }).await.expect("the store works").data
 }
 
 /// Listens to what the store tells the engine.

@@ -13,6 +13,8 @@ mod replaying;
 mod scheduling;
 mod settling;
 mod standing;
+#[path = "../support/store.rs"]
+mod store;
 
 use std::sync::Arc;
 

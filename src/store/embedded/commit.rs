@@ -3,7 +3,7 @@
 //! Decisions are made against the folded state and against what the batch under construction holds already. Only after
 //! the sync are the facts folded and the answers given, so whatever is answered or seen is durable.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -18,11 +18,12 @@ use crate::core::error::chain;
 use crate::core::event::DedupKey;
 use crate::core::fact::{EndpointNote, Fact, Standing, kind};
 use crate::core::id::{EndpointId, EventId};
+use crate::core::limits::StoreLimits;
 use crate::env::{Disk, Entropy};
 use crate::index::event::At;
 use crate::index::{Applied, Effects, Place, State, TreeError, delivery, entry_of, fold};
 use crate::journal::{FrameAt, Job, Journal, RecordRef};
-use crate::store::{Due, StoreError};
+use crate::store::{Due, Hints, StoreError};
 
 /// Pending deliveries looked up at a time when an endpoint is removed.
 const BURY_BATCH: usize = 4_096;
@@ -94,12 +95,9 @@ impl<D: Disk> Committer<D> {
     fn commit(&mut self, draft: Draft) -> Result<(), StoreError> {
         let shared = Arc::clone(&self.shared);
         draft.keep_events(&shared.recent);
-        match self.write(&draft.facts) {
-            Ok(()) => {}
-            Err(error) => {
-                draft.fail(&error);
-                return Err(error);
-            }
+        if let Err(error) = self.write(&draft.facts) {
+            draft.fail(&error);
+            return Err(error);
         }
         self.last_id = draft.last_id;
         shared.counts.stale_settles.fetch_add(draft.stale, Ordering::Relaxed);
@@ -336,13 +334,13 @@ pub(super) fn fold_frame<'f>(
     Ok(effects)
 }
 
-fn tell(hints: &crate::store::Hints, effects: Effects) {
+fn tell(hints: &Hints, effects: Effects) {
     hints.push(effects.pending.into_iter().map(|(endpoint, event, pending)| (endpoint, Due { event, pending })));
     effects.standing.into_iter().for_each(|endpoint| hints.standing_changed(endpoint));
 }
 
 /// Cuts facts into batches within the limits.
-fn chunks<'f>(mut facts: &'f [(Fact, Bytes)], limits: &crate::core::limits::StoreLimits) -> Vec<&'f [(Fact, Bytes)]> {
+fn chunks<'f>(mut facts: &'f [(Fact, Bytes)], limits: &StoreLimits) -> Vec<&'f [(Fact, Bytes)]> {
     let mut chunks = Vec::new();
     while !facts.is_empty() {
         let mut bytes = 0;
@@ -360,11 +358,4 @@ fn chunks<'f>(mut facts: &'f [(Fact, Bytes)], limits: &crate::core::limits::Stor
 fn forget_key(state: &mut State, key: &DedupKey) {
     state.table().remove(crate::index::dedup::key(key));
     state.forgotten();
-}
-
-/// What a batch under construction has claimed already.
-#[derive(Debug, Default)]
-pub(super) struct Claims {
-    pub(super) keys: HashMap<DedupKey, crate::core::fact::DedupEntry>,
-    pub(super) deliveries: HashSet<DeliveryId>,
 }

@@ -1,15 +1,15 @@
 //! A batch under construction: the facts that commands become, and the answers that wait for them to be durable.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::commit::Claims;
 use super::queue::{Command, NO_BODY, Reply, event_bytes, settle_bytes};
 use super::recent::Recent;
 use crate::core::delivery::{DeliveryId, DeliveryState, Next, Pending};
-use crate::core::event::{Event, EventMeta, NewEvent};
+use crate::core::event::{DedupKey, Event, EventMeta, NewEvent};
 use crate::core::fact::{DedupEntry, Fact, Standing};
 use crate::core::id::EventId;
 use crate::core::limits::StoreLimits;
@@ -36,7 +36,10 @@ pub(super) struct Draft {
     /// Events of which a delivery arrived.
     pub(super) delivered: Vec<EventId>,
     answers: Vec<Answer>,
-    claims: Claims,
+    /// Dedup keys that events of this batch claim.
+    keys: HashMap<DedupKey, DedupEntry>,
+    /// Deliveries that this batch changes.
+    deliveries: HashSet<DeliveryId>,
     bytes: usize,
     now_ms: u64,
     random: u128,
@@ -60,7 +63,8 @@ impl Draft {
             stale: 0,
             delivered: Vec::new(),
             answers: Vec::new(),
-            claims: Claims::default(),
+            keys: HashMap::new(),
+            deliveries: HashSet::new(),
             bytes: 0,
             now_ms,
             random: u128::from_le_bytes(random),
@@ -73,11 +77,11 @@ impl Draft {
         let bytes = command_bytes(&command);
         let full = self.facts.len() >= self.limits.batch_records_max
             || (!self.facts.is_empty() && self.bytes + bytes > self.limits.batch_bytes_max);
-        let taken = touched(&command).is_some_and(|id| self.claims.deliveries.contains(&id));
+        let taken = touched(&command).is_some_and(|id| self.deliveries.contains(&id));
         if full || taken {
             return Ok(Verdict::NextBatch(command));
         }
-        self.claims.deliveries.extend(touched(&command));
+        self.deliveries.extend(touched(&command));
         self.bytes += bytes;
         match command {
             Command::Accept { event, permit, reply } => {
@@ -100,7 +104,7 @@ impl Draft {
     fn accept(&mut self, new: NewEvent, state: &State) -> Result<Accepted, TreeError> {
         for key in &new.dedup {
             let stored = || super::read::dedup(state, key);
-            let known = match self.claims.keys.get(key) {
+            let known = match self.keys.get(key) {
                 Some(entry) => Some(*entry),
                 None => stored()?.filter(|entry| self.now_ms < entry.expires_ms),
             };
@@ -122,7 +126,7 @@ impl Draft {
         };
         let dedup_expires_ms = self.now_ms.saturating_add(self.limits.dedup_ms);
         let entry = DedupEntry { event: id, fingerprint: new.fingerprint, expires_ms: dedup_expires_ms };
-        self.claims.keys.extend(new.dedup.iter().map(|key| (*key, entry)));
+        self.keys.extend(new.dedup.iter().map(|key| (*key, entry)));
         let event = Arc::new(Event { meta: meta.clone(), body: new.body.clone(), erased: false });
         let fact = Fact::Accepted { meta, dedup: new.dedup, dedup_expires_ms, fingerprint: new.fingerprint };
         self.facts.push((fact, new.body));
