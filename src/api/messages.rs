@@ -6,7 +6,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http_body_util::Full;
 use hyper::{Response, StatusCode};
 
 use super::input::shown;
@@ -17,7 +16,7 @@ use super::{Api, Call};
 use crate::core::delivery::DeliveryState;
 use crate::core::event::Event;
 use crate::core::id::{EndpointId, EventId, SourceId};
-use crate::http::json;
+use crate::http::{Content, json};
 use crate::store::{Cursor, Delivery, EventQuery, Store};
 
 /// Bytes of content on one page; a page ends early rather than hold more.
@@ -89,7 +88,7 @@ impl<S: Store> Api<S> {
         if !self.store.erase(id).await? {
             return Err(no_message(&id.to_string()));
         }
-        let mut reply = Response::new(Full::new(Bytes::new()));
+        let mut reply = Response::new(Content::whole(Bytes::new()));
         *reply.status_mut() = StatusCode::NO_CONTENT;
         Ok(reply)
     }

@@ -8,7 +8,7 @@
 //! | `paging` | iterators and pages |
 //! | `problem` | refusals |
 //! | `shapes` | every JSON answer |
-//! | `publish`, `messages`, `dead`, `replay`, `endpoints`, `ops` | the handlers |
+//! | `publish`, `messages`, `dead`, `replay`, `endpoints`, `backup`, `ops` | the handlers |
 //! | `openapi.json` | the contract, which a test holds against the table |
 //!
 //! **Invariants**
@@ -17,6 +17,7 @@
 //! - What a request holds is honoured or refused by name, never ignored.
 
 mod auth;
+mod backup;
 mod dead;
 mod endpoints;
 mod input;
@@ -30,6 +31,7 @@ mod route;
 mod shapes;
 
 pub use auth::Hosts;
+pub use backup::BACKUP_BYTES;
 pub use ops::{Gauges, Phase, Readiness};
 
 use std::net::SocketAddr;
@@ -166,6 +168,7 @@ impl<S: Store> Api<S> {
             Target::Endpoints => self.list_endpoints(call),
             Target::Enable => self.set_enabled(call, true).await,
             Target::Disable => self.set_enabled(call, false).await,
+            Target::Backup => self.backup(call).await,
             Target::Sources => self.list_sources(call),
         }
     }

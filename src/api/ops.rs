@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
-use http_body_util::Full;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
 
 use super::problem::Answer;
 use super::shapes::{HealthShape, ReadyShape};
 use super::{Api, Call};
-use crate::http::{Reply, json};
+use crate::http::{Content, Reply, json};
 use crate::store::{Refusal, Stats, Store};
 use crate::telemetry::Gauge;
 
@@ -92,7 +91,7 @@ pub(super) fn openapi(call: Call) -> Answer {
 }
 
 fn text(body: impl Into<Bytes>, content_type: &'static str) -> Reply {
-    let mut reply = Response::new(Full::new(body.into()));
+    let mut reply = Response::new(Content::whole(body));
     reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     reply
 }

@@ -114,6 +114,8 @@ impl From<StoreError> for Problem {
             StoreError::Unreadable { .. } => {
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "unreadable", error.to_string())
             }
+            StoreError::BackupRuns => Self::conflict("backup_runs", error.to_string()),
+            StoreError::Unsupported(_) => Self::new(StatusCode::NOT_IMPLEMENTED, "unsupported", error.to_string()),
             StoreError::Failed(why) => {
                 // The cause names files of the host: that is for the operator's log, not for clients.
                 tracing::error!(error = %why, "the store failed a management request");

@@ -54,6 +54,8 @@ pub(super) enum Target {
     Disable,
     /// `GET /api/v1/source`
     Sources,
+    /// `POST /api/v1/backup`
+    Backup,
 }
 
 impl Target {
@@ -85,6 +87,7 @@ pub(super) const ROUTES: &[Route] = &[
     route(Method::POST, "/api/v1/endpoint/{endpoint}/enable", Target::Enable),
     route(Method::POST, "/api/v1/endpoint/{endpoint}/disable", Target::Disable),
     route(Method::GET, "/api/v1/source", Target::Sources),
+    route(Method::POST, "/api/v1/backup", Target::Backup),
 ];
 
 /// What a method and path mean.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::client::conn::http1;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use hyper::{Method, Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
@@ -19,7 +20,8 @@ use tokio::net::TcpStream;
 
 use super::exit::{self, Failure};
 use super::input::settings;
-use crate::config::Overrides;
+use crate::api::BACKUP_BYTES;
+use crate::config::{Config, Overrides};
 use crate::core::error::chain;
 use crate::core::secret::Secret;
 use crate::daemon::token_path;
@@ -107,6 +109,11 @@ fn escape(text: &str, out: &mut String) {
 }
 
 impl ServerArgs {
+    /// The settings that the flags, the environment and the configuration come to.
+    pub(super) fn settings(&self) -> Result<Config, Failure> {
+        self.store.settings()
+    }
+
     /// The client of the gateway that the flags, the environment and the configuration name.
     pub(super) fn client(&self) -> Result<Client, Failure> {
         let (server, token_file) = match (&self.server, &self.token_file) {
@@ -156,6 +163,39 @@ impl Client {
     /// Posts JSON and waits for the answer's body.
     pub(super) fn post(&self, target: &Target, headers: &[(&str, &str)], body: Vec<u8>) -> Result<Bytes, Failure> {
         self.wait(self.ask(Method::POST, target, headers, body.into()))
+    }
+
+    /// Posts and hands on the answer's body as it comes, with the length that the gateway says it will have.
+    pub(super) fn download(
+        &self,
+        target: &Target,
+        take: &mut dyn FnMut(&[u8], Option<u64>) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        self.wait(async {
+            let stream = within(CONNECT_TIMEOUT_MS, TcpStream::connect(&self.authority)).await;
+            let stream = stream.map_err(|why| self.unreachable(&why))?;
+            let request = self.request(Method::POST, target, &[], Bytes::new())?;
+            let (mut sender, connection) = within(CONNECT_TIMEOUT_MS, http1::handshake(TokioIo::new(stream)))
+                .await
+                .map_err(|w| self.unreachable(&w))?;
+            // It ends when the answer does, and what went wrong on it is what reading the answer says.
+            tokio::spawn(connection);
+            let answer = within(ANSWER_TIMEOUT_MS, sender.send_request(request)).await;
+            let (head, mut body) = answer.map_err(|why| self.unreachable(&why))?.into_parts();
+            let length = head.headers.get(BACKUP_BYTES).and_then(|value| value.to_str().ok()?.parse().ok());
+            if !head.status.is_success() {
+                let refused = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
+                let refused = refused.map_err(|error| self.unreachable(&error.to_string()))?.to_bytes();
+                return Err(self.refused(head.status, &refused));
+            }
+            while let Some(frame) =
+                within(ANSWER_TIMEOUT_MS, async { body.frame().await.transpose() }).await.map_err(broke_off)?
+            {
+                take(frame.data_ref().map_or(&[], |data| data), length)?;
+            }
+            Ok(Bytes::new())
+        })
+        .map(drop)
     }
 
     fn wait(&self, asked: impl Future<Output = Result<Bytes, Failure>>) -> Result<Bytes, Failure> {
@@ -230,6 +270,10 @@ impl Client {
     }
 }
 
+fn broke_off(why: String) -> Failure {
+    Failure::new(exit::UNREACHABLE, format_args!("the answer broke off: {why}; the gateway's log may say more"))
+}
+
 /// Reads an answer of the API.
 pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
     let unknown = |error| {
@@ -267,7 +311,7 @@ pub(super) async fn post(
 
 /// One request and its answer.
 async fn exchange(stream: TcpStream, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), Broken> {
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let asked = async {
         let (head, body) = sender.send_request(request).await?.into_parts();
         let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(Broken::Body)?;

@@ -14,6 +14,7 @@
 //! - Commands return their exit code or a failure; nothing but [`run`] ends the process.
 
 mod answers;
+mod backup;
 mod client;
 mod completions;
 mod config;
@@ -27,6 +28,7 @@ mod input;
 mod journal;
 mod out;
 mod replay;
+mod restore;
 mod scheme;
 mod send;
 mod serve;
@@ -105,6 +107,16 @@ enum Command {
     /// For testing a receiver, or a source of the gateway, without the provider.
     #[command(after_help = sign::EXAMPLES)]
     Sign(sign::Args),
+    /// Take a backup into one file
+    ///
+    /// Of a running gateway, which goes on meanwhile: all that it answered before this began is in the file.
+    #[command(after_help = backup::EXAMPLES)]
+    Backup(backup::Args),
+    /// Make a data directory of a backup
+    ///
+    /// All or nothing: every checksum is verified, and the store opened once, before the directory gets its name.
+    #[command(after_help = restore::EXAMPLES)]
+    Restore(restore::Args),
     /// Look into and mend the journal of a stopped store
     #[command(subcommand, after_help = JOURNAL_EXAMPLES)]
     Journal(journal::Command),
@@ -154,6 +166,8 @@ fn dispatch(command: &Command, out: &mut Out) -> Result<u8, Failure> {
         Command::Endpoint(command) => endpoint::run(command, out),
         Command::Verify(args) => verify::run(args, out),
         Command::Sign(args) => sign::run(args, out),
+        Command::Backup(args) => backup::run(args, out),
+        Command::Restore(args) => restore::run(args, out),
         Command::Journal(command) => journal::run(command, out),
         Command::Config(command) => config::run(command, out),
         Command::Completions(args) => completions::run(args, out),

@@ -68,6 +68,13 @@ impl Watch {
         self.lingers.store(false, Ordering::Relaxed);
     }
 
+    /// A long answer may take longer than its time, as long as its peer goes on reading it.
+    fn bytes_left(&self) {
+        if self.phase() == Phase::Idle {
+            self.enter(Phase::Idle);
+        }
+    }
+
     fn bytes_came(&self) {
         if self.phase() == Phase::Idle {
             self.enter(Phase::Head);
@@ -120,7 +127,10 @@ impl AsyncRead for WatchedStream {
 
 impl AsyncWrite for WatchedStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
+        let this = self.get_mut();
+        let count = ready!(Pin::new(&mut this.stream).poll_write(cx, bytes))?;
+        this.watch.bytes_left();
+        Poll::Ready(Ok(count))
     }
 
     fn poll_write_vectored(
@@ -128,7 +138,10 @@ impl AsyncWrite for WatchedStream {
         cx: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, pieces)
+        let this = self.get_mut();
+        let count = ready!(Pin::new(&mut this.stream).poll_write_vectored(cx, pieces))?;
+        this.watch.bytes_left();
+        Poll::Ready(Ok(count))
     }
 
     fn is_write_vectored(&self) -> bool {

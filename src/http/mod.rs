@@ -8,6 +8,7 @@
 //! | `body` | reading a body within its limits |
 //! | `budget` | bytes of bodies in memory over all requests |
 //! | `reply` | JSON answers and problem bodies |
+//! | `content` | the body of an answer, in memory or made while it leaves |
 //!
 //! **Invariants**
 //! - Nothing of the gateway is known here: no source, no event, no store.
@@ -18,12 +19,14 @@
 mod body;
 mod budget;
 mod conn;
+mod content;
 mod head;
 mod reply;
 mod serve;
 
 pub use body::{BodyError, BodyLimits, read_body, read_body_within};
 pub use budget::{MemoryBudget, Reservation};
+pub use content::{Chunks, Content, Stream};
 pub use head::{HeadError, TARGET_BYTES_MAX, check_head};
 pub use reply::{ProblemCode, Reply, close, json, json_with_room, problem, with_allow, with_retry_after};
 pub use serve::{ServerLimits, serve};

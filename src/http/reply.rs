@@ -1,13 +1,13 @@
 //! Answers: JSON, and one form for every problem.
 
-use bytes::Bytes;
-use http_body_util::Full;
 use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 
-/// An answer whose body is complete in memory.
-pub type Reply = Response<Full<Bytes>>;
+use super::content::Content;
+
+/// An answer.
+pub type Reply = Response<Content>;
 
 /// The code of a [`problem`], kept in the answer's extensions so that it can be counted without reading the body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub fn problem(status: StatusCode, code: &'static str, detail: impl Into<String>
 }
 
 fn json_bytes(status: StatusCode, body: Vec<u8>) -> Reply {
-    let mut reply = Response::new(Full::new(Bytes::from(body)));
+    let mut reply = Response::new(Content::whole(body));
     *reply.status_mut() = status;
     reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     reply

@@ -44,7 +44,7 @@ pub struct ServerLimits {
     pub headers_max: usize,
     /// Milliseconds for a head to arrive, from its first byte, or from the connection's start; then it is closed.
     pub header_timeout_ms: u64,
-    /// Milliseconds between two requests, and for an answer to leave; then the connection is closed.
+    /// Milliseconds between two requests, and for some bytes of an answer to leave; then the connection is closed.
     pub idle_timeout_ms: u64,
     /// Open connections; further ones wait in the kernel's backlog.
     pub connections_max: usize,

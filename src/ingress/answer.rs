@@ -86,7 +86,7 @@ pub(super) fn store_failed(error: &StoreError) -> Reply {
             "the event with its headers is longer than the store takes",
         ),
         // Reading is no part of receiving, so the former does not happen here.
-        StoreError::Unreadable { .. } | StoreError::Failed(_) => {
+        StoreError::Unreadable { .. } | StoreError::BackupRuns | StoreError::Unsupported(_) | StoreError::Failed(_) => {
             unavailable("store_failed", "the event could not be stored; send it again", RETRY_LATER_S)
         }
     }

@@ -28,6 +28,7 @@
 //! # What is absent on purpose
 //! No lock (the store keeps a second process out), no clock, no compression, no record types, no partial batches.
 
+mod copy;
 mod erase;
 mod footer;
 mod format;
@@ -44,13 +45,14 @@ mod survey;
 mod verify;
 mod writer;
 
+pub use copy::{Copy, CopyError, Piece};
 pub use erase::{EraseError, ErasedCount};
 pub use frame::{BodyState, Flaw, Frame, FrameAt, Record, RecordRef};
 pub use job::{Job, JobDone, PrepareJob, SealJob};
 pub use open::{OpenError, Recovery};
 pub use reader::{Found, Frames, ReadError, ReadFrom, Reader};
 pub use salvage::{Lost, LostRecord, SalvageError, SalvageReport, salvage};
-pub use segment::{IoFault, SegmentInfo};
+pub use segment::{IoFault, SegmentInfo, segment_path};
 pub use verify::{Event, Finding, Severity, VerifyError, VerifyReport, ZeroedBody, verify};
 pub use writer::{AppendError, Journal, WriteError};
 

@@ -15,7 +15,7 @@ use crate::env::Disk;
 
 /// Reads the journal. Clones are cheap.
 pub struct Reader<D: Disk> {
-    shared: Arc<Shared<D>>,
+    pub(super) shared: Arc<Shared<D>>,
 }
 
 impl<D: Disk> Clone for Reader<D> {
@@ -202,7 +202,7 @@ impl<D: Disk> Reader<D> {
     }
 
     /// Reads from a segment's file and makes sure that it still was that segment's.
-    fn checked<T>(
+    pub(super) fn checked<T>(
         &self,
         segment: u64,
         offset: u64,
@@ -220,7 +220,7 @@ impl<D: Disk> Reader<D> {
         Ok(result.map_err(|error| fault_at("read", &path(), offset)(error))?)
     }
 
-    fn look<T>(&self, segment: u64, at: impl FnOnce(&Segment<D>) -> T) -> Result<T, ReadError> {
+    pub(super) fn look<T>(&self, segment: u64, at: impl FnOnce(&Segment<D>) -> T) -> Result<T, ReadError> {
         let table = self.shared.table();
         let found = table.get(&segment).ok_or(ReadError::Gone { segment })?;
         Ok(at(found))

@@ -11,6 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use super::copy::Pin;
 use super::footer::{KeyEntry, Trailer};
 use super::format::{HEADER_BYTES, SegmentHeader};
 use super::frame::Frame;
@@ -48,7 +49,7 @@ pub(super) fn fault_at(action: &'static str, path: &Path, offset: u64) -> impl F
 }
 
 /// File of a segment.
-pub(super) fn segment_path(dir: &Path, number: u64) -> PathBuf {
+pub fn segment_path(dir: &Path, number: u64) -> PathBuf {
     dir.join(format!("seg-{number:016x}.wal"))
 }
 
@@ -269,13 +270,23 @@ pub(super) struct Shared<D: Disk> {
     pub dir: PathBuf,
     table: RwLock<Table<D>>,
     files: Mutex<VecDeque<(u64, Arc<D::File>)>>,
-    /// Held for writing while a body is overwritten, so that no reader sees half of that and calls it damage.
-    erasing: RwLock<()>,
+    /// How many erasures began. Held for writing while a body is overwritten, so that no reader sees half of that and calls
+    /// it damage.
+    erasing: RwLock<u64>,
+    /// The segments that a copy still has to read.
+    pub pin: Pin,
 }
 
 impl<D: Disk> Shared<D> {
     pub fn new(disk: Arc<D>, dir: PathBuf, table: Table<D>) -> Self {
-        Self { disk, dir, table: RwLock::new(table), files: Mutex::new(VecDeque::new()), erasing: RwLock::new(()) }
+        Self {
+            disk,
+            dir,
+            table: RwLock::new(table),
+            files: Mutex::new(VecDeque::new()),
+            erasing: RwLock::new(0),
+            pin: Pin::default(),
+        }
     }
 
     /// The segments, for looking. No I/O is done under this lock.
@@ -288,12 +299,20 @@ impl<D: Disk> Shared<D> {
         self.table.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn hold_off_erasing(&self) -> RwLockReadGuard<'_, ()> {
+    pub fn hold_off_erasing(&self) -> RwLockReadGuard<'_, u64> {
         self.erasing.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn hold_off_reading(&self) -> RwLockWriteGuard<'_, ()> {
-        self.erasing.write().unwrap_or_else(PoisonError::into_inner)
+    /// For an erasure, which counts from here on.
+    pub fn hold_off_reading(&self) -> RwLockWriteGuard<'_, u64> {
+        let mut erasing = self.erasing.write().unwrap_or_else(PoisonError::into_inner);
+        *erasing += 1;
+        erasing
+    }
+
+    /// How many erasures began so far.
+    pub fn erasures(&self) -> u64 {
+        *self.hold_off_erasing()
     }
 
     /// A segment's file for reading, from the few that are kept open.

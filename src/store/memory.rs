@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use self::listing::page;
 use self::state::State;
 use super::types::{
-    Accepted, Applied, AttemptRecord, DeadKey, DeadLetter, DeadQuery, Delivery, Due, DueKey, EventQuery, Page,
+    Accepted, Applied, AttemptRecord, Backup, DeadKey, DeadLetter, DeadQuery, Delivery, Due, DueKey, EventQuery, Page,
     Redriven, Refusal, Settle, Stats, StoreError,
 };
 use super::{Hints, Store};
@@ -176,6 +176,11 @@ impl Store for MemoryStore {
         standing: Standing,
     ) -> Result<(), StoreError> {
         self.change(|state, now_ms| state.set_standing(endpoint, app, name, standing, now_ms))
+    }
+
+    async fn backup(&self) -> Result<Backup, StoreError> {
+        self.working()?;
+        Err(StoreError::Unsupported("a store in memory has no backup"))
     }
 
     fn endpoint_notes(&self) -> Vec<EndpointNote> {

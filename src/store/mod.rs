@@ -78,6 +78,9 @@ pub trait Store: Send + Sync + 'static {
         standing: Standing,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
+    /// Begins a backup of everything that was answered so far.
+    fn backup(&self) -> impl Future<Output = Result<Backup, StoreError>> + Send;
+
     /// Every endpoint that the store has ever been told of.
     fn endpoint_notes(&self) -> Vec<EndpointNote>;
 

@@ -249,9 +249,23 @@ pub enum StoreError {
         /// Byte offset of the frame in it.
         offset: u64,
     },
+    /// One backup at a time.
+    #[error("another backup is under way; wait for it to end")]
+    BackupRuns,
+    /// This form of the store has no such call.
+    #[error("{0}")]
+    Unsupported(&'static str),
     /// The storage failed; the process must stop and start again, which recovers what is durable.
     #[error("storage failed: {0}")]
     Failed(Arc<str>),
+}
+
+/// A backup under way.
+pub struct Backup {
+    /// Bytes that it will have, as far as can be said.
+    pub bytes: u64,
+    /// Its bytes, piece by piece; reading them blocks. What goes wrong on the way is said in them. Dropping this ends it.
+    pub chunks: Box<dyn Iterator<Item = Bytes> + Send>,
 }
 
 /// Figures of the store; all are kept as they change, none is counted by a scan.

@@ -16,7 +16,7 @@ use super::input::StoreArgs;
 use super::out::Out;
 use crate::config::Config;
 use crate::journal::VerifyError;
-use crate::store::embedded::{LockError, StoreLock, journal_dir};
+use crate::store::embedded::{LockError, OpenError, StoreLock, journal_dir};
 
 /// Arguments of `journal`.
 #[derive(Debug, clap::Subcommand)]
@@ -64,7 +64,7 @@ impl Stopped {
 }
 
 /// Without this, a mistyped directory would become a store, or read as an empty one.
-fn check_store(data: &Path, journal: &Path) -> Result<(), Failure> {
+pub(super) fn check_store(data: &Path, journal: &Path) -> Result<(), Failure> {
     // Between its two renames a salvage leaves the new journal alone; going on with it is for another salvage.
     let salvaged = journal.with_extension("salvaged");
     if journal.is_dir() || salvaged.is_dir() {
@@ -73,10 +73,20 @@ fn check_store(data: &Path, journal: &Path) -> Result<(), Failure> {
     Err(Failure::usage(format_args!("there is no store in {}: name its directory with --data", data.display())))
 }
 
-fn lock_failure(error: &LockError) -> Failure {
+pub(super) fn lock_failure(error: &LockError) -> Failure {
     let code = match error {
         LockError::Held { .. } => exit::HELD,
         LockError::Io { .. } => exit::STORAGE,
+    };
+    Failure::from_error(code, error)
+}
+
+/// The failure of a store that can't be opened.
+pub(super) fn open_failure(error: &OpenError) -> Failure {
+    let code = match error {
+        OpenError::Lock(error) => return lock_failure(error),
+        error if error.is_damage() => exit::DAMAGED,
+        _ => exit::STORAGE,
     };
     Failure::from_error(code, error)
 }

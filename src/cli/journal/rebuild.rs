@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::check_store;
+use super::{check_store, open_failure};
 use crate::cli::exit::{self, Failure};
 use crate::cli::input::{StoreArgs, progress_bar};
 use crate::cli::out::Out;
 use crate::config::{Config, LogLevel};
 use crate::env::{RealClock, RealEntropy};
 use crate::store::Store as _;
-use crate::store::embedded::{EmbeddedStore, LockError, OpenError, Opening, journal_dir};
+use crate::store::embedded::{EmbeddedStore, Opening, journal_dir};
 
 /// What `--help` says last.
 pub(super) const EXAMPLES: &str = "Examples:
@@ -98,13 +98,4 @@ pub(super) fn shown(rebuilt: &Rebuilt) -> String {
         );
     }
     text
-}
-
-fn open_failure(error: &OpenError) -> Failure {
-    let code = match error {
-        OpenError::Lock(LockError::Held { .. }) => exit::HELD,
-        error if error.is_damage() => exit::DAMAGED,
-        _ => exit::STORAGE,
-    };
-    Failure::from_error(code, error)
 }

@@ -10,6 +10,7 @@ use bincode::{Decode, Encode};
 
 use crate::core::fact::EndpointNote;
 use crate::env::Disk;
+use crate::index::{State, TreeError};
 
 const FILE: &str = "checkpoint";
 const MAGIC: &[u8; 4] = b"PRC1";
@@ -24,14 +25,26 @@ pub(super) struct Checkpoint {
 }
 
 impl Checkpoint {
+    /// Of all that is folded.
+    pub(super) fn of(state: &State) -> Result<Self, TreeError> {
+        let sequence = state.folded().map_or(0, |applied| applied.sequence);
+        super::read::all_notes(state).map(|notes| Self { sequence, notes })
+    }
+
     /// Puts the checkpoint in the place of the one before.
     pub(super) fn write<D: Disk>(&self, disk: &D, journal_dir: &Path) -> io::Result<()> {
-        let body = bincode::encode_to_vec(self, bincode::config::standard()).map_err(io::Error::other)?;
+        disk.replace_file(&journal_dir.join(FILE), &self.encode())
+    }
+
+    /// The file's bytes.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let body = bincode::encode_to_vec(self, bincode::config::standard())
+            .expect("every field of a checkpoint has an encoding");
         let mut bytes = Vec::with_capacity(body.len() + 8);
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&crc32c::crc32c(&body).to_le_bytes());
         bytes.extend_from_slice(&body);
-        disk.replace_file(&journal_dir.join(FILE), &bytes)
+        bytes
     }
 
     /// The newest checkpoint; `None` before the first. A damaged one is an error: what it said may stand nowhere else.
@@ -45,7 +58,8 @@ impl Checkpoint {
         })
     }
 
-    fn decode(bytes: &[u8]) -> Option<Self> {
+    /// Reads what [`encode`](Self::encode) made.
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let (crc, body) = bytes.strip_prefix(MAGIC)?.split_first_chunk::<4>()?;
         if crc32c::crc32c(body) != u32::from_le_bytes(*crc) {
             return None;

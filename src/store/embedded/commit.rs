@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
+use super::checkpoint::Checkpoint;
 use super::draft::{Draft, Verdict};
 use super::queue::{Command, NO_BODY, Reply};
 use super::retention::{Carry, DropPlan};
@@ -22,7 +23,7 @@ use crate::core::limits::StoreLimits;
 use crate::env::{Disk, Entropy};
 use crate::index::event::At;
 use crate::index::{Applied, Effects, Place, State, TreeError, delivery, entry_of, fold};
-use crate::journal::{FrameAt, Job, Journal, RecordRef};
+use crate::journal::{Copy, FrameAt, Job, Journal, RecordRef};
 use crate::store::{Due, Hints, StoreError};
 
 /// Pending deliveries looked up at a time when an endpoint is removed.
@@ -112,6 +113,7 @@ impl<D: Disk> Committer<D> {
             Command::SetStanding { id, app, name, standing, reply } => {
                 self.answering(reply, |c| c.set_standing(id, app, name, standing))
             }
+            Command::Copy { reply } => self.answering(reply, Self::copy),
             Command::Drop { plan, reply } => self.answering(reply, |c| c.drop_segment(&plan)),
             Command::Sweep { keys } => self.sweep(&keys),
             Command::JobDone(done) => {
@@ -207,9 +209,16 @@ impl<D: Disk> Committer<D> {
         Ok(facts)
     }
 
+    /// Between two batches all that is durable is folded, and nothing of a segment is half carried.
+    fn copy(&mut self) -> Result<Option<(Copy<D>, Checkpoint)>, StoreError> {
+        let checkpoint = Checkpoint::of(&self.shared.state()).map_err(|e| self.shared.fail(&e))?;
+        Ok(self.journal.copy().map(|copy| (copy, checkpoint)))
+    }
+
     /// Carries what must stay and drops the segment; false when the plan no longer holds.
     fn drop_segment(&mut self, plan: &DropPlan) -> Result<bool, StoreError> {
         let oldest = self.journal.segments().first().is_some_and(|s| s.number == plan.segment && s.sealed);
+        let oldest = oldest && !self.shared.reader.is_pinned(plan.segment);
         let (limits, now_ms) = (&self.shared.limits, self.shared.time.now_ms());
         let carry = plan.carry(&self.shared.state(), limits, now_ms).map_err(|e| self.shared.fail(&e))?;
         let (true, Some(Carry { facts, forgotten })) = (oldest, carry) else { return Ok(false) };

@@ -18,7 +18,7 @@ use crate::core::error::chain;
 use crate::core::event::DedupKey;
 use crate::env::Disk;
 use crate::index::{Layered, dedup};
-use crate::journal::Job;
+use crate::journal::{Job, SegmentInfo};
 use crate::store::StoreError;
 
 /// How often it looks around without being called.
@@ -96,11 +96,7 @@ impl<D: Disk> Housekeeper<D> {
 
     /// Writes what must outlive the segments.
     fn checkpoint(&self) {
-        let noted = {
-            let state = self.shared.state();
-            let sequence = state.folded().map_or(0, |applied| applied.sequence);
-            super::read::all_notes(&state).map(|notes| Checkpoint { sequence, notes })
-        };
+        let noted = Checkpoint::of(&self.shared.state());
         match noted {
             Ok(checkpoint) => {
                 if let Err(error) = checkpoint.write(&*self.disk, &self.journal_dir) {
@@ -120,6 +116,7 @@ impl<D: Disk> Housekeeper<D> {
                 return;
             }
             match self.shared.judge_oldest() {
+                (Some(oldest), Oldest::Drop) if self.waits_for_backup(&oldest) => break false,
                 (Some(oldest), Oldest::Drop) if self.is_checkpointed(oldest.last_sequence) => {
                     match self.drop_oldest(&oldest) {
                         Ok(true) => plans = 0,
@@ -138,6 +135,22 @@ impl<D: Disk> Housekeeper<D> {
         self.shared.set_full(journal_full, self.shared.disk_is_full(&self.disk, &self.journal_dir));
     }
 
+    /// Whether a segment that should go stays for a backup that has yet to read it. A backup may use up the room that is
+    /// reserved for settles, and not the last of the disk; past that it ends and the segment goes.
+    fn waits_for_backup(&self, oldest: &SegmentInfo) -> bool {
+        if !self.shared.reader.is_pinned(oldest.number) {
+            return false;
+        }
+        let bytes = self.shared.counts.journal_bytes.load(std::sync::atomic::Ordering::Relaxed);
+        let has_room = bytes <= self.shared.limits.retention_bytes;
+        if has_room && !self.shared.disk_is_full(&self.disk, &self.journal_dir) {
+            return true;
+        }
+        tracing::warn!(segment = oldest.number, "a backup is given up, since the journal needs the room");
+        self.shared.reader.end_copy();
+        false
+    }
+
     fn is_checkpointed(&self, sequence: u64) -> bool {
         match Checkpoint::read(&*self.disk, &self.journal_dir) {
             Ok(Some(checkpoint)) if checkpoint.sequence >= sequence => true,
@@ -153,7 +166,7 @@ impl<D: Disk> Housekeeper<D> {
         }
     }
 
-    fn drop_oldest(&self, oldest: &crate::journal::SegmentInfo) -> Result<bool, StoreError> {
+    fn drop_oldest(&self, oldest: &SegmentInfo) -> Result<bool, StoreError> {
         let plan = Box::new(self.shared.plan_drop(oldest)?);
         let (reply, answer) = oneshot::channel();
         self.queue.send_waiting(Command::Drop { plan, reply });

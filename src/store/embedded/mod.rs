@@ -14,6 +14,7 @@
 //! - A failure of the storage is final: the store stops, and a new start recovers what is durable.
 
 mod applier;
+mod backup;
 mod ballast;
 mod checkpoint;
 mod commit;
@@ -38,6 +39,7 @@ use std::thread::JoinHandle;
 use crossbeam_channel::Sender;
 use tokio::sync::oneshot;
 
+pub use backup::{BackupError, RestoreError, Restored, Summary, check, restore};
 pub use lock::{LockError, StoreLock};
 pub use recovery::{OpenError, Opened, Progress, journal_dir, journal_options};
 
@@ -48,8 +50,8 @@ use self::queue::{Command, Queue, event_bytes};
 use self::shared::Shared;
 use self::writer::Writer;
 use super::{
-    Accepted, Applied, AttemptRecord, DeadKey, DeadLetter, DeadQuery, Delivery, Due, DueKey, EventQuery, Hints, Page,
-    Redriven, Refusal, Settle, Stats, Store, StoreError,
+    Accepted, Applied, AttemptRecord, Backup, DeadKey, DeadLetter, DeadQuery, Delivery, Due, DueKey, EventQuery, Hints,
+    Page, Redriven, Refusal, Settle, Stats, Store, StoreError,
 };
 use crate::core::delivery::DeliveryId;
 use crate::core::event::{Event, NewEvent};
@@ -320,6 +322,14 @@ impl<D: Disk> Store for EmbeddedStore<D> {
             self.shared.fail(&error);
             Vec::new()
         })
+    }
+
+    async fn backup(&self) -> Result<Backup, StoreError> {
+        let _permit = self.queue.room_for_settle().await?;
+        let begun = self.ask(|reply| Command::Copy { reply }).await?;
+        let (copy, checkpoint) = begun.ok_or(StoreError::BackupRuns)?;
+        let taking = backup::Taking::new(self.now_ms(), &checkpoint.encode(), copy);
+        Ok(Backup { bytes: taking.bytes(), chunks: Box::new(taking) })
     }
 
     fn hints(&self) -> Arc<Hints> {

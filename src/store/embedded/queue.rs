@@ -9,6 +9,7 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+use super::checkpoint::Checkpoint;
 use super::retention::DropPlan;
 use crate::core::attempt::{Attempt, Outcome};
 use crate::core::delivery::DeliveryId;
@@ -16,7 +17,7 @@ use crate::core::event::{DedupKey, NewEvent};
 use crate::core::fact::Standing;
 use crate::core::id::{EndpointId, EventId};
 use crate::env::Disk;
-use crate::journal::JobDone;
+use crate::journal::{Copy, JobDone};
 use crate::store::{Accepted, Applied, Redriven, Refusal, Settle, StoreError};
 
 /// Bytes of one permit.
@@ -44,6 +45,8 @@ pub(super) enum Command<D: Disk> {
     Erase { id: EventId, endpoints: Vec<EndpointId>, reply: Reply<()> },
     /// See [`Store::set_standing`](crate::store::Store::set_standing).
     SetStanding { id: EndpointId, app: String, name: String, standing: Standing, reply: Reply<()> },
+    /// Begins a copy of what is durable, with a checkpoint of the same moment; none while there is another.
+    Copy { reply: Reply<Option<(Copy<D>, Checkpoint)>> },
     /// Drops the oldest segment if the plan still holds.
     Drop { plan: Box<DropPlan>, reply: Reply<bool> },
     /// Removes dedup keys that have expired.
