@@ -95,9 +95,14 @@ impl Home {
         EmbeddedStore::open_on(disk, opening)
     }
 
+    /// An empty directory under the same clock and limits.
+    pub fn beside(&self) -> Self {
+        Self { dir: tempfile::tempdir().unwrap(), clock: self.clock.clone(), limits: self.limits.clone() }
+    }
+
     /// An independent copy as it is now, open or not: what a kill at this moment would leave.
     pub fn copy(&self) -> Self {
-        let copy = Self { dir: tempfile::tempdir().unwrap(), clock: self.clock.clone(), limits: self.limits.clone() };
+        let copy = self.beside();
         copy_dir(self.path(), copy.path());
         copy
     }
