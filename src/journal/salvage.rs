@@ -16,7 +16,7 @@ use super::erase::{self, RedoError};
 use super::footer::{PAGE_BYTES, decode_page};
 use super::frame::{BodyState, Frame, RecordRef};
 use super::layout::{Layout, LayoutError, SegmentFile};
-use super::open::OpenError;
+use super::open::{OpenError, Origin};
 use super::scan::{Expect, Step, Walk, read_up_to};
 use super::segment::{IoFault, fault};
 use super::spare::remove;
@@ -143,6 +143,7 @@ pub fn salvage<D: Disk>(
         options,
         incarnation,
         now_ms,
+        origin: Origin { above: layout.segments.last().map_or(0, |file| file.number), ..Origin::FIRST },
         journal: None,
         held: None,
         last: None,
@@ -164,6 +165,9 @@ struct Rescue<'a, D: Disk> {
     options: Options,
     incarnation: u64,
     now_ms: u64,
+    /// Where the new journal begins if nothing is saved. Its segments have numbers that were never given before: records
+    /// speak of the old ones, as of those that were dropped.
+    origin: Origin,
     journal: Option<Journal<D>>,
     /// The newest frame: it's written once another follows, since the journal's last one is judged as a torn write.
     held: Option<Frame>,
@@ -272,7 +276,7 @@ impl<D: Disk> Rescue<'_, D> {
             }
         }
         let records: Vec<RecordRef<'_>> = kept.iter().map(|(record, _)| *record).collect();
-        let origin = (frame.at.sequence, frame.head.prev_crc);
+        let origin = Origin { sequence: frame.at.sequence, prev_crc: frame.head.prev_crc, ..self.origin };
         let journal = self.journal(origin)?;
         // An erased body keeps the CRC of what it was, so that it still reads as erased.
         journal.append_with(frame.time_ms, &records, |index| kept[index].1)?;
@@ -284,7 +288,7 @@ impl<D: Disk> Rescue<'_, D> {
     }
 
     /// The new journal; it begins where the first saved frame was, so that sequences and CRCs stay while nothing is lost.
-    fn journal(&mut self, origin: (u64, u32)) -> Result<&mut Journal<D>, SalvageError> {
+    fn journal(&mut self, origin: Origin) -> Result<&mut Journal<D>, SalvageError> {
         if self.journal.is_none() {
             let (journal, _) = Journal::open_from(
                 Arc::clone(self.disk),
@@ -304,7 +308,7 @@ impl<D: Disk> Rescue<'_, D> {
         if let Some(last) = self.held.take_if(|last| last.is_intact()) {
             self.write(&last)?;
         }
-        let journal = self.journal((1, 0))?;
+        let journal = self.journal(self.origin)?;
         // An empty frame at the end, so that a saved erased body isn't in the last one, where zeros mean a torn write.
         let now_ms = journal.segments().last().map_or(0, |last| last.last_time_ms);
         journal.append_batch(now_ms, &[])?;

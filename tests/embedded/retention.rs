@@ -461,3 +461,28 @@ async fn an_event_too_large_for_the_limits_of_today_stays_until_it_is_delivered(
     assert!(matches!(store.accept(too_large).await, Err(StoreError::TooLarge { .. })));
     accept(&store, event_with(&[], b"life goes on", &[])).await;
 }
+
+/// A salvaged journal is written anew; what its records say of dropped segments must not be taken for its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_carried_and_dropped_before_a_salvage_stays_so() {
+    let home = Home::new(by_age());
+    let store = home.open();
+    let pending = accept(&store, event_with(&[1], b"pending", &[key("evt_1")])).await;
+    bystanders(&store, 20).await;
+    let mut store = grow_old(&home, store).await;
+    for n in 0..3 {
+        // A segment for each, sealed by the next start.
+        accept(&store, event_with(&[2], &body_of(n, 500), &[])).await;
+        drop(store);
+        store = home.open();
+    }
+    let keys = [key("evt_1")];
+    let before = Picture::of(&store, &keys).await;
+    drop(store);
+    let options = postrider::store::embedded::journal_options(&home.limits);
+    let report = postrider::journal::salvage(&Arc::new(RealDisk), &home.journal(), options, 99, START_MS).unwrap();
+    assert!(report.lost.is_empty() && report.lost_records.is_empty());
+    let store = home.open();
+    before.assert_same(&Picture::of(&store, &keys).await, "after a salvage");
+    assert_eq!(backlog(&store, 1).await[0].event, pending.meta.id);
+}
