@@ -2,7 +2,7 @@
 //!
 //! **Invariant:** the file has its name only when it is whole, on disk, and was read back: until then it is FILE.partial.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{BufReader, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -109,9 +109,10 @@ pub(super) fn run(args: &Args, out: &mut Out) -> Result<u8, Failure> {
     let mut partial = args.to.as_os_str().to_owned();
     partial.push(".partial");
     let partial = PathBuf::from(partial);
-    let summary = write(args, &partial).and_then(|summary| name(&partial, &args.to).map(|()| summary));
+    let file = begin(&partial)?;
+    let summary = write(args, &file, &partial).and_then(|summary| name(&partial, &args.to).map(|()| summary));
     let summary = summary.inspect_err(|_| {
-        // What is left of it is no backup, and is replaced by the next one.
+        // What is left of it is no backup; one that can't be removed is overwritten by the next.
         let _ = fs::remove_file(&partial);
     })?;
     let shown = Shown::new(&args.to, &summary);
@@ -123,13 +124,25 @@ pub(super) fn run(args: &Args, out: &mut Out) -> Result<u8, Failure> {
     Ok(exit::OK)
 }
 
-/// Writes the whole backup to `path`, durably, and reads it back.
-fn write(args: &Args, path: &Path) -> Result<Summary, Failure> {
+/// An empty file for the owner alone, which is this process's until it ends; what a process left that was killed is
+/// overwritten.
+fn begin(path: &Path) -> Result<File, Failure> {
     let failed = |error| Failure::new(exit::STORAGE, format_args!("{}: {error}", path.display()));
-    let mut file = match OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path) {
-        Ok(file) => file,
-        Err(error) => return Err(failed(error)),
-    };
+    let opened = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
+    let file = opened.map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => file.set_len(0).map_err(failed)?,
+        Err(TryLockError::WouldBlock) => {
+            return Err(Failure::usage(format_args!("another process is writing {}", path.display())));
+        }
+        Err(TryLockError::Error(error)) => return Err(failed(error)),
+    }
+    Ok(file)
+}
+
+/// Writes the whole backup to `file`, durably, and reads it back.
+fn write(args: &Args, mut file: &File, path: &Path) -> Result<Summary, Failure> {
+    let failed = |error| Failure::new(exit::STORAGE, format_args!("{}: {error}", path.display()));
     let bar = progress_bar("taking the backup");
     let mut take = |bytes: &[u8], length: Option<u64>| {
         bar.set_length(length.unwrap_or(0));

@@ -103,8 +103,14 @@ impl Body for Content {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::{ServerLimits, serve};
     use http_body_util::BodyExt as _;
+    use hyper::Response;
     use std::sync::mpsc;
+    use std::time::Duration;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::sync::watch;
 
     #[tokio::test]
     async fn a_stream_yields_its_pieces_and_ends() {
@@ -130,7 +136,7 @@ mod tests {
         type Item = Bytes;
 
         fn next(&mut self) -> Option<Bytes> {
-            Some(Bytes::from_static(b"x"))
+            Some(Bytes::from_static(&[b'x'; 16 << 10]))
         }
     }
 
@@ -140,6 +146,9 @@ mod tests {
         }
     }
 
+    /// Longer than a test takes.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
     #[tokio::test]
     async fn what_makes_the_pieces_goes_with_the_answer() {
         let (sender, dropped) = mpsc::channel();
@@ -147,6 +156,36 @@ mod tests {
         content.frame().await.unwrap().unwrap();
         assert!(dropped.try_recv().is_err());
         drop(content);
-        dropped.recv_timeout(std::time::Duration::from_secs(60)).unwrap();
+        dropped.recv_timeout(PATIENCE).unwrap();
+    }
+
+    /// An answer without end, to a client that reads for longer than an idle connection may last, and then stops.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_stream_lasts_for_as_long_as_it_is_read() {
+        const IDLE_MS: u64 = 700;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (sender, dropped) = mpsc::channel();
+        let (_stop, stopped) = watch::channel(false);
+        let limits = ServerLimits { idle_timeout_ms: IDLE_MS, ..ServerLimits::default() };
+        let handler = move |_, _| {
+            let held = Held(sender.clone());
+            async move { Response::new(Content::stream(Box::new(held))) }
+        };
+        tokio::spawn(serve(listener, limits, handler, stopped));
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(b"POST / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let mut piece = vec![0; 64 << 10];
+        let began = tokio::time::Instant::now();
+        while began.elapsed() < Duration::from_millis(2 * IDLE_MS) {
+            client.read_exact(&mut piece).await.expect("it goes on while it is read");
+        }
+        assert!(dropped.try_recv().is_err());
+        let gone = tokio::task::spawn_blocking(move || dropped.recv_timeout(PATIENCE));
+        gone.await.unwrap().expect("it ends when it is not");
+        // What was on its way comes, and then no proper end.
+        let mut rest = Vec::new();
+        let end = client.read_to_end(&mut rest).await;
+        assert!(end.is_err() || !rest.ends_with(b"0\r\n\r\n"));
     }
 }

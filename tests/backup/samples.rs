@@ -1,0 +1,1 @@
+//! Data directories and backups that earlier versions wrote open, and hold what they held.
