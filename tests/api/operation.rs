@@ -3,7 +3,7 @@
 use postrider::api::Phase;
 use postrider::core::fact::Standing;
 use postrider::core::id::EndpointId;
-use postrider::store::{Refusal, Store};
+use postrider::store::{Refusal, Store, StoreError};
 use serde_json::{Value, json};
 
 use crate::support::{Gateway, NOON_MS, endpoint_of};
@@ -94,6 +94,16 @@ async fn sources_are_listed_without_secrets() {
     assert_eq!((&source["name"], &source["path"]), (&json!("stripe"), &json!("/in/stripe")));
     assert_eq!(source["toleranceS"], 300);
     assert!(!answer.text().contains("whsec"));
+}
+
+#[tokio::test]
+async fn a_store_that_has_no_backup_says_so() {
+    let gateway = Gateway::start().await;
+    gateway.call("POST", "/api/v1/backup", None).await.refused(501, "unsupported");
+    gateway.call("POST", "/api/v1/backup?to=x", None).await.refused(422, "invalid");
+    gateway.call("GET", "/api/v1/backup", None).await.refused(405, "method_not_allowed");
+    gateway.store.fail_with(Some(StoreError::BackupRuns));
+    gateway.call("POST", "/api/v1/backup", None).await.refused(409, "backup_runs");
 }
 
 #[tokio::test]
