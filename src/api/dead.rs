@@ -8,7 +8,7 @@ use super::shapes::DeadShape;
 use super::{Api, Call};
 use crate::core::endpoint::DEFAULT_APP;
 use crate::http::json;
-use crate::store::{DeadLetter, DeadQuery, Store};
+use crate::store::{DeadLetter, DeadQuery, Store, StoreError};
 
 impl<S: Store> Api<S> {
     pub(super) async fn list_dead(&self, call: Call) -> Answer {
@@ -29,7 +29,11 @@ impl<S: Store> Api<S> {
         let found = self.store.dead(DeadQuery { endpoint, since_ms, until_ms, cursor, limit }).await?;
         let mut event_types = Vec::with_capacity(found.data.len());
         for letter in &found.data {
-            let event = self.store.event(letter.delivery.event).await?;
+            let event = match self.store.event(letter.delivery.event).await {
+                // The letter is in the key space; only its event's type can't be told.
+                Err(StoreError::Unreadable { .. }) => None,
+                found => found?,
+            };
             event_types.push(event.and_then(|event| event.meta.event_type.clone()));
         }
         let mut event_types = event_types.into_iter();

@@ -40,13 +40,14 @@ impl<S: Store> Api<S> {
             let left_out = fit(&mut found.data, matches!(cursor, Cursor::NewerThan(_)));
             found.next = left_out.or(found.next);
         }
-        let page = paging::page(
+        let mut page = paging::page(
             cursor,
             &found.data,
             found.next,
             |event| event.meta.id,
             |event| MessageShape::new(event, self.source_of(event), with_content),
         );
+        page.unreadable = Some(found.unreadable).filter(|count| *count > 0);
         Ok(json(StatusCode::OK, &page))
     }
 

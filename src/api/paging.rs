@@ -84,6 +84,7 @@ pub(super) fn page<'a, T, U, K: Place>(
         done: next.is_none(),
         iterator: older.map(|k| k.write()),
         prev_iterator: newer.map(|k| format!("-{}", k.write())),
+        unreadable: None,
     }
 }
 

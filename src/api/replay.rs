@@ -85,6 +85,13 @@ impl Walk {
         self.done.skipped += 1;
     }
 
+    /// So many that may match can't be read. They are told and passed over, as the others are not to wait for them.
+    fn count_unreadable(&mut self, count: u64) {
+        self.counted += count as usize;
+        self.done.reasons.unreadable += count;
+        self.done.skipped += count;
+    }
+
     fn goes_on(&self, filter: &Filter, now_ms: u64) -> bool {
         self.counted < filter.limit && self.scanned < SCAN_MAX && now_ms < self.until_ms
     }
@@ -154,11 +161,13 @@ impl<S: Store> Api<S> {
             let page = self.store.dead(query).await?;
             let mut matching = Vec::with_capacity(page.data.len());
             for letter in &page.data {
-                match self.takes_dead(filter, letter).await? {
-                    Some(true) => matching.push(letter.delivery),
-                    Some(false) => {}
+                match self.takes_dead(filter, letter).await {
+                    Ok(Some(true)) => matching.push(letter.delivery),
+                    Ok(Some(false)) => {}
                     // Nobody can tell any more what type it had, so it is told rather than passed over.
-                    None => walk.count(Redriven::Unknown),
+                    Ok(None) => walk.count(Redriven::Unknown),
+                    Err(StoreError::Unreadable { .. }) => walk.count_unreadable(1),
+                    Err(error) => return Err(error.into()),
                 }
             }
             walk.scanned += page.data.len();
@@ -176,6 +185,7 @@ impl<S: Store> Api<S> {
             let (since_ms, until_ms) = (filter.since_ms, filter.until_ms);
             let query = EventQuery { since_ms, until_ms, cursor, limit: EVENTS_AT_ONCE, ..EventQuery::default() };
             let page = self.store.events(query).await?;
+            walk.count_unreadable(page.unreadable);
             let mut last = None;
             for event in &page.data {
                 // Checked before each event, whose deliveries stay together.
@@ -210,6 +220,7 @@ impl<S: Store> Api<S> {
         }
         while let Some(ended) = tasks.join_next().await {
             match ended {
+                Ok(Err(StoreError::Unreadable { .. })) => walk.count_unreadable(1),
                 Ok(outcome) => walk.count(outcome?),
                 Err(error) => match error.try_into_panic() {
                     Ok(panic) => std::panic::resume_unwind(panic),

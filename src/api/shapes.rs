@@ -1,7 +1,7 @@
 //! Every JSON answer of the management listener. `openapi.json` says the same for clients.
 //!
 //! **Invariants:** names are camelCase; a time is RFC 3339 in UTC with three digits of a second; a field that has no value
-//! is `null`, not absent, except where its absence says something (`payload`, `body` and their base64 twins).
+//! is `null`, not absent, except where its absence says something (`payload`, `body` and their base64 twins; `unreadable`).
 
 use data_encoding::BASE64;
 use serde::Serialize;
@@ -26,6 +26,9 @@ pub(super) struct PageShape<T> {
     pub(super) iterator: Option<String>,
     /// Leads to the newer page.
     pub(super) prev_iterator: Option<String>,
+    /// Places on the way that are damaged, each an entry or a batch of them; absent where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) unreadable: Option<u64>,
 }
 
 /// A list that comes as a whole.
@@ -347,6 +350,8 @@ pub(super) struct SkippedShape {
     pub(super) erased: u64,
     /// The endpoint is no longer configured.
     pub(super) endpoint_removed: u64,
+    /// The message is damaged, or a batch of messages, in which something may be that was asked for.
+    pub(super) unreadable: u64,
 }
 
 /// An endpoint, without its secrets.

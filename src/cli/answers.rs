@@ -9,6 +9,8 @@ pub(super) struct Page<T> {
     pub(super) data: Vec<T>,
     pub(super) done: bool,
     pub(super) iterator: Option<String>,
+    #[serde(default)]
+    pub(super) unreadable: u64,
 }
 
 /// A list that comes as a whole.

@@ -97,6 +97,12 @@ fn list(args: &Args, client: &Client, out: &mut Out) -> Result<(), Failure> {
         table.row([id, timestamp, or_empty(event_type), or_empty(source), or_empty(event_id)]);
     }
     table.print(out)?;
+    if page.unreadable > 0 {
+        let count = page.unreadable;
+        note(format_args!(
+            "{count} damaged places were passed over: `postrider journal verify` says which, once the gateway is stopped"
+        ));
+    }
     tell_of_more(page.done, page.iterator.as_deref());
     Ok(())
 }

@@ -95,6 +95,7 @@ struct Skipped {
     unknown: u64,
     erased: u64,
     endpoint_removed: u64,
+    unreadable: u64,
 }
 
 impl Done {
@@ -110,6 +111,7 @@ impl Done {
         self.reasons.unknown += page.reasons.unknown;
         self.reasons.erased += page.reasons.erased;
         self.reasons.endpoint_removed += page.reasons.endpoint_removed;
+        self.reasons.unreadable += page.reasons.unreadable;
         (self.more, self.iterator) = (page.more, page.iterator);
     }
 }
@@ -163,10 +165,12 @@ fn page(args: &Args, client: &Client, done: &Done) -> Result<Done, Failure> {
 }
 
 fn shown(done: &Done) -> String {
-    let Skipped { unknown, erased, endpoint_removed } = done.reasons;
+    let Skipped { unknown, erased, endpoint_removed, unreadable } = done.reasons;
     let mut text = format!("replayed {}, already due {}, skipped {}", done.replayed, done.already_due, done.skipped);
     if done.skipped > 0 {
-        let why = format!(" (past retention {unknown}, content erased {erased}, endpoint removed {endpoint_removed})");
+        let why = format!(
+            " (past retention {unknown}, content erased {erased}, endpoint removed {endpoint_removed}, damaged {unreadable})"
+        );
         text.push_str(&why);
     }
     text

@@ -115,6 +115,9 @@ pub struct Page<T, K> {
     pub data: Vec<T>,
     /// Where the next page goes on; `None` when nothing is left.
     pub next: Option<K>,
+    /// Places that were passed over because they are damaged, each an entry or a batch of them. What is in them can't be
+    /// told, so they may be none that were asked for.
+    pub unreadable: u64,
 }
 
 /// A delivery with its state.

@@ -34,7 +34,7 @@ fn done(replayed: u64, already_due: u64, reasons: [u64; 3]) -> Value {
     let [unknown, erased, removed] = reasons;
     json!({
         "replayed": replayed, "alreadyDue": already_due, "skipped": unknown + erased + removed,
-        "reasons": {"unknown": unknown, "erased": erased, "endpointRemoved": removed},
+        "reasons": {"unknown": unknown, "erased": erased, "endpointRemoved": removed, "unreadable": 0},
         "more": false, "iterator": null,
     })
 }

@@ -264,3 +264,26 @@ fn a_damaged_store_is_not_served() {
     assert_eq!(keys(lost), ["bytes", "first_sequence", "keyed_records", "last_sequence", "segment"]);
     run(built.home.path(), &["journal", "verify", "--data", "data"], b"").expect(0);
 }
+
+#[test]
+fn a_damaged_checkpoint_is_refused_only_where_it_is_needed_and_says_what_to_do() {
+    let built = build(None);
+    let data = built.home.path().join("data");
+    let (checkpoint, index) = (data.join("journal/checkpoint"), data.join("index"));
+    std::fs::write(&checkpoint, "no checkpoint").unwrap();
+    let serve = ["serve", "--data", "data", "--ingress", "127.0.0.1:0", "--management", "127.0.0.1:0"];
+    // The key space says the same, as long as it is whole.
+    drop(open(data.clone()));
+    std::fs::write(index.join("db"), "no key space").unwrap();
+    for command in [&serve[..], &["journal", "rebuild", "--data", "data"]] {
+        let done = run(built.home.path(), command, b"").expect(5);
+        let path = checkpoint.strip_prefix(built.home.path()).unwrap().display().to_string();
+        for part in [path.as_str(), "damaged", "restore a backup", "move the file away"] {
+            assert!(done.stderr.contains(part), "no {part:?} in {}", done.stderr);
+        }
+        assert_eq!(std::fs::read(index.join("db")).unwrap(), b"no key space", "nothing was changed");
+    }
+    std::fs::rename(&checkpoint, checkpoint.with_extension("away")).unwrap();
+    let json = built.journal(&["rebuild", "--json"]).expect(0).json();
+    assert_eq!((&json["pending"], &json["dedup_keys"]), (&3.into(), &4.into()), "{json}");
+}

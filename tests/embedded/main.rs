@@ -14,3 +14,4 @@ mod retention;
 mod store;
 mod story;
 mod support;
+mod unreadable;

@@ -11,7 +11,7 @@ use crate::harness::{Form, START_MS, accept, all_events, ending, endpoint, event
 
 async fn ids(store: &impl Store, query: EventQuery) -> Page<EventId, EventId> {
     let page = store.events(query).await.expect("the store works");
-    Page { data: page.data.iter().map(|event| event.meta.id).collect(), next: page.next }
+    Page { data: page.data.iter().map(|event| event.meta.id).collect(), next: page.next, unreadable: page.unreadable }
 }
 
 fn at(cursor: Cursor<EventId>, limit: usize) -> EventQuery {

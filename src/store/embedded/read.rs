@@ -243,7 +243,7 @@ impl<D: Disk> Shared<D> {
         if way == Layered::Up {
             data.reverse();
         }
-        Ok(Page { data, next: last.filter(|_| more) })
+        Ok(Page { data, next: last.filter(|_| more), unreadable: 0 })
     }
 
     /// See [`Store::events`](crate::store::Store::events).
@@ -251,11 +251,11 @@ impl<D: Disk> Shared<D> {
         let mut walk = EventWalk::new(query);
         self.walk(&mut walk)?;
         let more = walk.is_full() && walk.looked_at.is_some() && self.has_events_beyond(&walk);
-        let EventWalk { up, mut data, looked_at, .. } = walk;
+        let EventWalk { up, mut data, looked_at, unreadable, .. } = walk;
         if up {
             data.reverse();
         }
-        Ok(Page { data, next: looked_at.filter(|_| more) })
+        Ok(Page { data, next: looked_at.filter(|_| more), unreadable })
     }
 
     /// Walks until the page is full or nothing is left.
@@ -328,7 +328,16 @@ impl<D: Disk> Shared<D> {
     /// Takes what is wanted from a batch; false when its segment is gone.
     fn walk_batch(&self, walk: &mut EventWalk<'_>, first: EventId, entry: Entry) -> Result<bool, StoreError> {
         walk.frames += 1;
-        let Some(frame) = self.frame(entry.at)? else { return Ok(false) };
+        let frame = match self.frame(entry.at) {
+            Ok(Some(frame)) => frame,
+            Ok(None) => return Ok(false),
+            Err(StoreError::Unreadable { .. }) => {
+                walk.look_at(first);
+                walk.unreadable += 1;
+                return Ok(true);
+            }
+            Err(error) => return Err(error),
+        };
         let mut ids = if entry.carried { vec![first] } else { events_of(&frame) };
         if !walk.up {
             ids.reverse();
@@ -339,8 +348,11 @@ impl<D: Disk> Shared<D> {
             }
             if walk.passes_cursor(id) {
                 walk.look_at(id);
-                let erased = self.is_erased(id)?;
-                walk.data.extend(event_in(&frame, id, erased)?.filter(|e| matches(walk.query, e)).map(Arc::new));
+                match event_in(&frame, id, self.is_erased(id)?) {
+                    Ok(event) => walk.data.extend(event.filter(|e| matches(walk.query, e)).map(Arc::new)),
+                    Err(StoreError::Unreadable { .. }) => walk.unreadable += 1,
+                    Err(error) => return Err(error),
+                }
             }
         }
         Ok(true)
@@ -349,8 +361,8 @@ impl<D: Disk> Shared<D> {
     fn has_events_beyond(&self, walk: &EventWalk<'_>) -> bool {
         let rest = EventQuery { cursor: walk.cursor, limit: 1, ..walk.query.clone() };
         let mut rest = EventWalk::new(&rest);
-        // What can't be read is met, and told, on the next page.
-        self.walk(&mut rest).is_err() || rest.is_full()
+        // What can't be read is told on the next page.
+        self.walk(&mut rest).is_err() || rest.is_full() || rest.unreadable > 0
     }
 }
 
@@ -366,12 +378,13 @@ struct EventWalk<'q> {
     data: Vec<Arc<Event>>,
     looked_at: Option<EventId>,
     frames: usize,
+    unreadable: u64,
 }
 
 impl<'q> EventWalk<'q> {
     fn new(query: &'q EventQuery) -> Self {
         let up = matches!(query.cursor, Cursor::NewerThan(_));
-        Self { query, up, cursor: query.cursor, data: Vec::new(), looked_at: None, frames: 0 }
+        Self { query, up, cursor: query.cursor, data: Vec::new(), looked_at: None, frames: 0, unreadable: 0 }
     }
 
     fn is_full(&self) -> bool {

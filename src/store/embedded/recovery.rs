@@ -48,6 +48,17 @@ pub enum OpenError {
     /// The key space failed while it was being built anew.
     #[error("rebuilding the key space")]
     Index(#[from] TreeError),
+    /// The checkpoint is damaged, and there is no key space that says the same.
+    #[error(
+        "{} is damaged, and the key space can't be used either: restore a backup, or move the file away and start again. \
+         Without it all events and deliveries are there, but endpoints that were disabled long ago, by an operator or by a \
+         410, take deliveries again",
+        path.display()
+    )]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+    },
     /// A directory or file can't be used.
     #[error("{}: {source}", path.display())]
     Io {
@@ -70,7 +81,7 @@ impl OpenError {
         match self {
             Self::Journal(error) => !matches!(error, Journal::Io(_) | Journal::Options { .. }),
             Self::Read(error) => !matches!(error, ReadError::Io(_)),
-            Self::Fact { .. } => true,
+            Self::Fact { .. } | Self::Checkpoint { .. } => true,
             Self::Lock(_) | Self::Index(_) | Self::Io { .. } => false,
         }
     }
@@ -227,17 +238,21 @@ fn rebuild_index<D: Disk>(
     let dir = index_dir(data);
     let reader = journal.reader();
     let total: u64 = reader.segments().iter().map(|s| s.bytes).sum();
+    // First of all, so that a start which it refuses leaves the key space where it is.
+    let checkpoint = Checkpoint::read(&**disk, &journal_dir(data));
+    // Its absence is normal in a young journal, which still holds all that it would say.
+    let path = journal_dir(data).join("checkpoint");
+    let checkpoint = checkpoint.map_err(|source| match source.kind() {
+        io::ErrorKind::InvalidData => OpenError::Checkpoint { path },
+        _ => OpenError::Io { path, source },
+    })?;
+    let mut checkpoint = checkpoint.unwrap_or_default();
     if dir.exists() {
         tracing::warn!(why, "the key space is built anew from the journal");
         set_aside(&dir)?;
     }
     let tree = Tree::open(&dir, limits.cache_bytes)?;
     let mut state = State::new(tree, Meta::default());
-    let checkpoint = Checkpoint::read(&**disk, &journal_dir(data));
-    // Its absence is normal in a young journal, which still holds all that it would say.
-    let checkpoint =
-        checkpoint.map_err(|source| OpenError::Io { path: journal_dir(data).join("checkpoint"), source })?;
-    let mut checkpoint = checkpoint.unwrap_or_default();
     let mut done = 0;
     for frame in reader.frames(ReadFrom::Oldest) {
         let frame = frame?;

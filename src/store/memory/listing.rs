@@ -32,5 +32,5 @@ pub(super) fn page<K: Ord + Copy, V, T>(
     if newer {
         walk.reverse();
     }
-    Page { data: walk.into_iter().map(|(_, entry)| entry).collect(), next }
+    Page { data: walk.into_iter().map(|(_, entry)| entry).collect(), next, unreadable: 0 }
 }
