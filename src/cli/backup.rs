@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::client::{ServerArgs, Target};
+use super::client::{ServerArgs, Take, Target};
 use super::exit::{self, Failure};
 use super::input::progress_bar;
 use super::journal::{check_store, open_failure};
@@ -160,7 +160,7 @@ fn write(args: &Args, mut file: &File, path: &Path) -> Result<Summary, Failure> 
 }
 
 /// A stopped store's backup is that of a store that was started for it.
-fn offline(config: &Config, take: &mut dyn FnMut(&[u8], Option<u64>) -> Result<(), Failure>) -> Result<(), Failure> {
+fn offline(config: &Config, take: Take<'_>) -> Result<(), Failure> {
     check_store(&config.data_dir, &journal_dir(&config.data_dir))?;
     super::log(LogLevel::Error);
     let opened = EmbeddedStore::open(Opening {
@@ -174,8 +174,8 @@ fn offline(config: &Config, take: &mut dyn FnMut(&[u8], Option<u64>) -> Result<(
     let store = opened.map_err(|error| open_failure(&error))?;
     let runtime = tokio::runtime::Builder::new_current_thread().build();
     let runtime = runtime.map_err(|error| Failure::from_error(exit::STORAGE, &error))?;
-    let begun = runtime.block_on(store.backup()).map_err(|error| Failure::from_error(exit::STORAGE, &error))?;
-    let taken = begun.chunks.map(|chunk| take(&chunk, Some(begun.bytes))).collect();
+    let mut begun = runtime.block_on(store.backup()).map_err(|error| Failure::from_error(exit::STORAGE, &error))?;
+    let taken = begun.chunks.try_for_each(|chunk| take(&chunk, Some(begun.bytes)));
     store.close();
     taken
 }

@@ -63,6 +63,9 @@ struct Token {
     read: Result<Secret, String>,
 }
 
+/// Takes a piece of an answer, and the length that the whole of it will have, if the gateway said.
+pub(super) type Take<'t> = &'t mut dyn FnMut(&[u8], Option<u64>) -> Result<(), Failure>;
+
 /// The body of an API error.
 #[derive(Deserialize)]
 struct Problem {
@@ -165,12 +168,8 @@ impl Client {
         self.wait(self.ask(Method::POST, target, headers, body.into()))
     }
 
-    /// Posts and hands on the answer's body as it comes, with the length that the gateway says it will have.
-    pub(super) fn download(
-        &self,
-        target: &Target,
-        take: &mut dyn FnMut(&[u8], Option<u64>) -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
+    /// Posts and hands on the answer's body as it comes.
+    pub(super) fn download(&self, target: &Target, take: Take<'_>) -> Result<(), Failure> {
         self.wait(async {
             let stream = within(CONNECT_TIMEOUT_MS, TcpStream::connect(&self.authority)).await;
             let stream = stream.map_err(|why| self.unreachable(&why))?;

@@ -176,9 +176,13 @@ mod tests {
         let mut client = TcpStream::connect(address).await.unwrap();
         client.write_all(b"POST / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
         let mut piece = vec![0; 64 << 10];
-        let began = tokio::time::Instant::now();
-        while began.elapsed() < Duration::from_millis(2 * IDLE_MS) {
-            client.read_exact(&mut piece).await.expect("it goes on while it is read");
+        let mut enough = std::pin::pin!(tokio::time::sleep(Duration::from_millis(2 * IDLE_MS)));
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut enough => break,
+                read = client.read_exact(&mut piece) => drop(read.expect("it goes on while it is read")),
+            }
         }
         assert!(dropped.try_recv().is_err());
         let gone = tokio::task::spawn_blocking(move || dropped.recv_timeout(PATIENCE));

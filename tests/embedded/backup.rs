@@ -167,7 +167,7 @@ async fn an_erasure_while_it_is_taken_is_carried_out_in_the_restored_store() {
             assert_eq!(dead.reason, DeadReason::ContentErased);
             assert_eq!(*store.event(bystander.meta.id).await.unwrap().unwrap(), *bystander);
             drop(store);
-            assert_eq!(marked_files(&other), [PathBuf::new(); 0], "erased before piece {at}");
+            assert!(marked_files(&other).is_empty(), "erased before piece {at}");
         }
         at += 1;
     }
