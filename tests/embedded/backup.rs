@@ -217,6 +217,8 @@ async fn segments_past_retention_wait_until_they_are_read() {
     assert!(seen[0] >= 6 && seen[0] - 1 > seen[seen.len() - 1], "those that were read go: {seen:?}");
     assert!(segments().await <= 3);
     assert_eq!(backlog(&store, 1).await.len(), 1, "carried meanwhile");
+    let kept = all_events(&store).await.len() as u64;
+    assert_eq!(check(&backup(&store, async |_| {}).await[..], &mut |_| {}).unwrap().events, kept, "it is counted once");
     // Nothing goes in the restored store before the test has looked.
     let generous = StoreLimits { retention_ms: u64::MAX, ..limits() };
     let restored = other.open_with(&generous);

@@ -328,7 +328,7 @@ impl<D: Disk> Store for EmbeddedStore<D> {
         let _permit = self.queue.room_for_settle().await?;
         let begun = self.ask(|reply| Command::Copy { reply }).await?;
         let (copy, checkpoint) = begun.ok_or(StoreError::BackupRuns)?;
-        let taking = backup::Taking::new(self.now_ms(), &checkpoint.encode(), copy);
+        let taking = backup::Taking::new(self.now_ms(), &checkpoint, copy);
         Ok(Backup { bytes: taking.bytes(), chunks: Box::new(taking) })
     }
 

@@ -1,7 +1,5 @@
 //! A backup of an open store, as a stream of bytes. Intake and deliveries go on; memory holds one frame and one section.
 
-use std::collections::HashSet;
-
 use bytes::Bytes;
 
 use super::format::{Encoder, Kind, SECTION_BYTES_MAX, Summary};
@@ -9,6 +7,7 @@ use crate::core::error::chain;
 use crate::core::fact::kind;
 use crate::env::Disk;
 use crate::journal::{Copy, CopyError, Frame, Piece};
+use crate::store::embedded::checkpoint::Checkpoint;
 
 /// Bytes of a summary's estimate that are not the journal's.
 const BESIDE_BYTES: u64 = 4 << 10;
@@ -26,10 +25,10 @@ pub(in crate::store::embedded) struct Taking<D: Disk> {
 }
 
 impl<D: Disk> Taking<D> {
-    /// The backup of what `copy` copies.
-    pub(in crate::store::embedded) fn new(created_ms: u64, checkpoint: &[u8], copy: Copy<D>) -> Self {
+    /// The backup of what `copy` copies, begun at the moment of `checkpoint`.
+    pub(in crate::store::embedded) fn new(created_ms: u64, checkpoint: &Checkpoint, copy: Copy<D>) -> Self {
         let (mut encoder, mut first) = Encoder::begin(created_ms);
-        for (n, part) in checkpoint.chunks(SECTION_BYTES_MAX).enumerate() {
+        for (n, part) in checkpoint.encode().chunks(SECTION_BYTES_MAX).enumerate() {
             first.extend(encoder.section(Kind::Checkpoint, 0, (n * SECTION_BYTES_MAX) as u64, part));
         }
         Self {
@@ -38,7 +37,7 @@ impl<D: Disk> Taking<D> {
             first: Some(first.into()),
             waiting: Vec::new(),
             place: (0, 0),
-            tally: Tally::default(),
+            tally: Tally { begun: checkpoint.sequence, ..Tally::default() },
         }
     }
 
@@ -119,13 +118,13 @@ impl<D: Disk> Iterator for Taking<D> {
 /// Counts what goes into a backup.
 #[derive(Default)]
 struct Tally {
+    /// Sequence of the last frame when the backup was begun.
+    begun: u64,
     segments: u64,
     frames: u64,
     records: u64,
-    accepted: u64,
+    events: u64,
     first_accepted: Option<u128>,
-    /// Events that were carried on from dropped segments. Those whose acceptance is there too are counted there.
-    carried: HashSet<u128>,
     last_sequence: u64,
     first_ms: u64,
     last_ms: u64,
@@ -147,11 +146,12 @@ impl Tally {
         for record in &frame.records {
             match record.kind {
                 kind::ACCEPTED => {
-                    self.accepted += 1;
+                    self.events += 1;
                     self.first_accepted.get_or_insert(record.key);
                 }
-                kind::CARRIED if self.first_accepted.is_none_or(|first| record.key < first) => {
-                    self.carried.insert(record.key);
+                // Carried on from a dropped segment. What is carried after the backup was begun is in it where it was.
+                kind::CARRIED if frame.at.sequence <= self.begun => {
+                    self.events += u64::from(self.first_accepted.is_none_or(|first| record.key < first));
                 }
                 _ => {}
             }
@@ -159,17 +159,7 @@ impl Tally {
     }
 
     fn summary(&self) -> Summary {
-        let first = self.first_accepted.unwrap_or(u128::MAX);
-        Summary {
-            created_ms: 0,
-            bytes: 0,
-            segments: self.segments,
-            frames: self.frames,
-            records: self.records,
-            events: self.accepted + self.carried.iter().filter(|id| **id < first).count() as u64,
-            last_sequence: self.last_sequence,
-            first_ms: self.first_ms,
-            last_ms: self.last_ms,
-        }
+        let Self { segments, frames, records, events, last_sequence, first_ms, last_ms, .. } = *self;
+        Summary { segments, frames, records, events, last_sequence, first_ms, last_ms, ..Summary::default() }
     }
 }
