@@ -52,8 +52,11 @@ impl Middleman {
     }
 }
 
-/// A gateway with more than the middleman lets pass, and than sockets hold.
-fn filled() -> (Site, Gateway) {
+/// Events of each of eight writers that are more than the middleman lets pass, and than sockets hold.
+const MANY: usize = 100;
+
+/// A gateway with so many events of each of eight writers.
+fn filled(each: usize) -> (Site, Gateway) {
     let site = Site::new(SMALL);
     let gateway = site.start();
     let token = site.token();
@@ -61,7 +64,7 @@ fn filled() -> (Site, Gateway) {
         for writer in 0..8 {
             let mut api = super::support::client::Client::with_token(site.management, &token);
             scope.spawn(move || {
-                for n in 0..100 {
+                for n in 0..each {
                     let key = format!("{writer}-{n}");
                     publish(&mut api, &key, &payload(&format!("{key}{}", "y".repeat(5_000))));
                 }
@@ -79,7 +82,7 @@ fn spawn(site: &Site, middleman: &Middleman) -> std::process::Child {
 
 #[test]
 fn whoever_is_killed_in_the_middle_leaves_no_backup() {
-    let (site, gateway) = filled();
+    let (site, gateway) = filled(MANY);
     // The command.
     let middleman = Middleman::new(&site);
     let mut command = spawn(&site, &middleman);
@@ -123,8 +126,44 @@ fn whoever_is_killed_in_the_middle_leaves_no_backup() {
 }
 
 #[test]
+fn a_restore_that_is_killed_at_any_moment_makes_all_or_nothing() {
+    let (site, gateway) = filled(10);
+    backup(&site).expect(0);
+    gateway.kill();
+    let target = Site::new(SMALL);
+    let making = target.home().join("data.restoring");
+    let from = file(&site).display().to_string();
+    let data = target.data().display().to_string();
+    let mut delay_ms = 0;
+    loop {
+        let mut command = target.command(&["restore", "--from", &from, "--data", &data]);
+        let mut restoring = command.stdout(Stdio::null()).spawn().unwrap();
+        // Not a wait for anything: this is the moment.
+        std::thread::sleep(std::time::Duration::from_millis(delay_ms));
+        delay_ms += delay_ms / 2 + 1;
+        restoring.kill().unwrap();
+        if restoring.wait().unwrap().success() || target.data().exists() {
+            break;
+        }
+        // What is left is in the way of the next one until somebody removes it, whatever it is.
+        if making.exists() {
+            let refused = run(&target, &["restore", "--from", &from, "--data", &data]).expect(2);
+            assert!(refused.stderr.contains("data.restoring"), "{}", refused.stderr);
+            std::fs::remove_dir_all(&making).unwrap();
+        }
+    }
+    run(&target, &["journal", "verify", "--data", &data]).expect(0);
+    let gateway = target.start();
+    let listed = api(&target).get("/api/v1/app/default/msg?limit=250").unwrap().json();
+    assert_eq!(listed["data"].as_array().unwrap().len(), 80);
+    gateway.kill();
+    let arguments = ["backup", "--offline", "--to", "again.backup", "--json", "--data", &data];
+    assert_eq!(run(&target, &arguments).expect(0).json()["events"], 80);
+}
+
+#[test]
 fn a_gateway_that_is_told_to_stop_does_not_wait_for_a_backup() {
-    let (site, mut gateway) = filled();
+    let (site, mut gateway) = filled(MANY);
     let middleman = Middleman::new(&site);
     let mut command = spawn(&site, &middleman);
     middleman.wait();

@@ -1,7 +1,7 @@
 //! A backup is the store between two batches, whatever goes on while it is taken; and only a whole one is ever restored.
 
 use std::fs;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -351,8 +351,10 @@ async fn a_target_that_is_in_use_is_left_alone() {
     assert!(matches!(restore_to(&other, &bytes), Err(RestoreError::Begun { .. })));
     assert!(making.join("something").exists() && files(other.path()).is_empty());
     fs::remove_dir_all(&making).unwrap();
+    fs::set_permissions(other.path(), fs::Permissions::from_mode(0o750)).unwrap();
     restore_to(&other, &bytes).unwrap();
     assert!(!making.exists());
+    assert_eq!(fs::metadata(other.path()).unwrap().permissions().mode() & 0o777, 0o750, "as the empty one was");
     assert_eq!(all_events(&other.open()).await.len(), 3);
 }
 

@@ -114,6 +114,10 @@ pub fn restore(
     })?;
     opening.data.clone_from(&making);
     let made = make(source, &mut opening, progress).and_then(|restored| {
+        // Whom the empty directory let in, the one in its place does.
+        if let Ok(empty) = fs::metadata(&target) {
+            fs::set_permissions(&making, empty.permissions()).map_err(io_at(&making))?;
+        }
         fs::rename(&making, &target).map_err(io_at(&target))?;
         RealDisk.sync_dir(parent(&target)).map_err(io_at(&target))?;
         Ok(restored)
