@@ -26,4 +26,4 @@ pub use body::{BodyError, BodyLimits, read_body, read_body_within};
 pub use budget::{MemoryBudget, Reservation};
 pub use head::{HeadError, TARGET_BYTES_MAX, check_head};
 pub use reply::{ProblemCode, Reply, close, json, json_with_room, problem, with_allow, with_retry_after};
-pub use serve::{ServerLimits, serve};
+pub use serve::{ServerLimits, serve, serve_connection};
