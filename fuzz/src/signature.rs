@@ -57,8 +57,11 @@ fn forged(scheme: &Scheme, headers: &Headers, body: &[u8], secret: &Secret) {
     }
     assert_eq!(scheme.verify(&[], &request, NOW_S, ANY_AGE), Err(Reject::NoSecret));
     let identity = scheme.identity(&request);
-    assert_eq!(identity.id, scheme.event_id(&request));
-    assert_eq!(identity.event_type, scheme.event_type(&request));
+    // Text that nobody asks for need not be UTF-8, so of a body that is not, asking for less may find more.
+    if std::str::from_utf8(body).is_ok() {
+        assert_eq!(identity.id, scheme.event_id(&request));
+        assert_eq!(identity.event_type, scheme.event_type(&request));
+    }
     for text in [identity.id, identity.event_type].into_iter().flatten() {
         assert!((1..=FIELD_BYTES_MAX).contains(&text.len()));
     }

@@ -20,7 +20,7 @@ pub fn run(bytes: &[u8]) {
 
 fn retry_after(value: &[u8], now_ms: u64) {
     let wait_ms = parse_retry_after(value, now_ms);
-    let text = value.trim_ascii();
+    let text = std::str::from_utf8(value).unwrap_or_default().trim().as_bytes();
     if !text.is_empty() && text.iter().all(u8::is_ascii_digit) {
         let seconds = text.iter().fold(0u64, |n, digit| n.saturating_mul(10).saturating_add(u64::from(digit - b'0')));
         assert_eq!(wait_ms, Some(seconds.saturating_mul(1_000)));
