@@ -134,6 +134,16 @@ mod tests {
     }
 
     #[test]
+    fn a_number_without_a_next_one_is_not_ours() {
+        let header = SegmentHeader { segment: 1, incarnation: 2, first_sequence: 3, prev_crc: 4, created_ms: 5 };
+        for wild in
+            [SegmentHeader { segment: u64::MAX, ..header }, SegmentHeader { first_sequence: u64::MAX, ..header }]
+        {
+            assert_eq!(SegmentHeader::decode(&wild.encode()), Err(HeaderFlaw::Invalid));
+        }
+    }
+
+    #[test]
     fn zeros_and_short_blocks_are_no_header() {
         assert_eq!(SegmentHeader::decode(&[0; 4096]), Err(HeaderFlaw::Invalid));
         assert_eq!(SegmentHeader::decode(b"PRJ1"), Err(HeaderFlaw::Invalid));

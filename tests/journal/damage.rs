@@ -189,3 +189,13 @@ fn a_file_that_never_became_a_segment_is_removed_also_with_old_frames_in_it() {
         assert!(findings(&disk).is_empty());
     }
 }
+
+/// Found by fuzzing: the number after the highest was worked out from whatever a file is called.
+#[test]
+fn a_file_with_the_highest_number_is_nobodys_segment() {
+    let (disk, written) = small_journal();
+    disk.replace_file(&dir().join(segment_name(u64::MAX)), &[0; 64]).unwrap();
+    disk.replace_file(&dir().join("spare-ffffffffffffffff.wal"), &[0; 64]).unwrap();
+    assert_eq!(batches(&open(&disk, 9)), written);
+    assert!(findings(&disk).iter().all(|(severity, _)| *severity == Severity::Note));
+}
