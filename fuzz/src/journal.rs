@@ -57,10 +57,8 @@ fn check(written: &[Batch], disk: Arc<MemDisk>, damage: Damage) {
             assert!(!matches!(error, OpenError::Options { .. }));
             let sound = matches!(&verdict, Ok(report) if report.damage == 0);
             assert!(!sound, "sound by verify, but it does not open: {error}");
-            assert_eq!(
-                matches!(error, OpenError::UnknownVersion { .. }),
-                matches!(verdict, Err(VerifyError::UnknownVersion { .. }))
-            );
+            let is_other_version = matches!(verdict, Err(VerifyError::UnknownVersion { .. }));
+            assert!(is_other_version || !matches!(error, OpenError::UnknownVersion { .. }), "verify says {verdict:?}");
         }
     }
     salvaged(written, &damaged, damage);

@@ -6,6 +6,7 @@ mod concurrency;
 mod damage;
 mod erasure;
 mod failures;
+mod journal_damage;
 mod lag;
 mod lives;
 mod retention;
