@@ -8,14 +8,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use postrider::core::limits::StoreLimits;
-use postrider::env::{Disk, DiskFile, Entropy, MemDisk, RealDisk, SeededEntropy};
+use postrider::env::{Disk, DiskFile, Entropy, MemDisk, SeededEntropy};
 use postrider::journal::{
     BodyState, Event, Frame, FrameAt, Journal, OpenError, ReadError, ReadFrom, SalvageReport, salvage, verify,
 };
 use postrider::store::embedded::journal_options;
 
 use crate::story::{Habits, Story};
-use crate::support::{Home, files, kinds, limits, runtime};
+use crate::support::{Home, kinds, limits, runtime};
 
 const DIR: &str = "journal";
 const HEADER_BYTES: u64 = 4096;
@@ -65,32 +65,32 @@ impl Scene {
         let habits = Habits { accept: 40, settle: 48, erase: 3, body_bytes: 3_000, pause_ms: 300, ..Habits::default() };
         let mut story = Story::new(5, habits, home.clock.clone());
         let runtime = runtime();
+        let disk = Arc::new(MemDisk::new());
         for _ in 0..4 {
-            let store = home.open();
+            let store = home.open_on(Arc::clone(&disk));
             runtime.block_on(async {
                 story.live(&store, 300, home.limits.dedup_ms).await;
                 store.keep_house().await;
             });
         }
-        let store = home.open();
+        let store = home.open_on(Arc::clone(&disk));
         runtime.block_on(story.live(&store, 60, home.limits.dedup_ms));
-        let killed = home.copy();
+        let killed = disk.fork();
         drop(store);
-        let kinds = kinds(&RealDisk, &killed.journal());
+        let kinds = kinds(&killed, &home.journal());
         for kind in ["accepted", "settled", "erased", "carried", "dropped"] {
             assert!(kinds.contains_key(kind), "no record is {kind}: {kinds:?}");
         }
-        Self::of(&killed.journal())
+        Self::of(&killed, &home.journal())
     }
 
-    /// A copy of a journal's files in memory.
-    fn of(journal: &Path) -> Self {
+    /// A copy of a journal's files.
+    fn of(lived_on: &MemDisk, journal: &Path) -> Self {
         let disk = MemDisk::new();
         disk.create_dir_all(dir()).unwrap();
         let mut segments = Vec::new();
-        for path in files(journal) {
-            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-            let content = std::fs::read(&path).unwrap();
+        for name in lived_on.list(journal).unwrap() {
+            let content = lived_on.read_file(&journal.join(&name)).unwrap();
             put(&disk, &name, &content);
             if let Some(number) = name.strip_prefix("seg-").and_then(|rest| rest.strip_suffix(".wal")) {
                 segments.push((name.clone(), u64::from_str_radix(number, 16).unwrap(), content));
