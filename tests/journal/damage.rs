@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use postrider::env::{Disk, MemDisk};
+use postrider::env::{Disk, DiskFile, MemDisk};
 use postrider::journal::{BodyState, Event, OpenError, ReadError, ReadFrom, Severity, verify};
 
 use crate::model::*;
@@ -271,4 +271,20 @@ fn a_file_with_the_highest_number_is_nobodys_segment() {
     disk.replace_file(&dir().join("spare-ffffffffffffffff.wal"), &[0; 64]).unwrap();
     assert_eq!(batches(&open(&disk, 9)), written);
     assert!(findings(&disk).iter().all(|(severity, _)| *severity == Severity::Note));
+}
+
+/// Found by fuzzing: opening refused such a journal, and verification found nothing wrong with it.
+#[test]
+fn segments_that_all_lost_their_frames_are_damage() {
+    let disk = Arc::new(MemDisk::new());
+    let mut journal = open(&disk, 1);
+    let ats: Vec<_> = (1..=3).map(|number| put(&mut journal, &batch(number, 25_000))).collect();
+    assert_eq!(ats[2].segment, 2);
+    drop(journal);
+    for number in [1, 2] {
+        disk.open(&dir().join(segment_name(number)), true).unwrap().set_len(4096).unwrap();
+    }
+    let refused = try_open(&disk, 2).err().unwrap();
+    assert!(matches!(refused, OpenError::Damaged { segment: 2, offset: 0, .. }), "{refused}");
+    assert!(findings(&disk).contains(&(Severity::Damage, 2)));
 }
