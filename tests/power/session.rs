@@ -121,7 +121,11 @@ pub struct Story {
 /// The payload that goes under a key: its own, and of its own length.
 pub fn payload_of(key: &str) -> String {
     let random = SeededEntropy::new(u64::from(crc32c::crc32c(key.as_bytes())));
-    let blocks = if random.next_u64().is_multiple_of(5) { random.next_u64() % 350 } else { random.next_u64() % 40 };
+    let blocks = match random.next_u64() % 5 {
+        _ if key.contains("-large-") => 400,
+        0 => random.next_u64() % 350,
+        _ => random.next_u64() % 40,
+    };
     let pad: String = (0..blocks + 4).map(|_| format!("{:016x}", random.next_u64())).collect();
     format!("{{\"key\": \"{key}\", \"pad\": \"{pad}\"}}")
 }

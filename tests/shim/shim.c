@@ -6,7 +6,8 @@
 // order. A call that could change a file unseen (dup, link, a shared mapping, copy_file_range …) ends the process aloud.
 //
 // Fail: with SHIM_FAIL="KIND N ERRNO MODE" the N-th call of a kind on what lies below SHIM_DIR fails with that error, MODE
-// `once` or `always` (from then on). ERRNO 0 is a short write: half of the bytes are written.
+// `once` or `always` (from then on). ERRNO 0 is a short write: half of the bytes are written. ERRNO -1 is a sync that does
+// nothing and says that it worked.
 //
 // With SHIM_KILL=N the process gets SIGKILL right after the N-th record.
 //
@@ -283,9 +284,10 @@ static int do_sync(int fd, long number) {
     if (!is_tracked(fd)) return syscall(number, fd);
     pthread_mutex_lock(&lock);
     if (fails(K_SYNC)) {
-        failed(K_SYNC);
+        int lies = fail_errno < 0;
+        if (!lies) failed(K_SYNC);
         pthread_mutex_unlock(&lock);
-        return -1;
+        return lies ? 0 : -1;
     }
     uint64_t ticket = ++tickets;
     record(SYNC_BEGIN, fd, ticket, 0, NULL, 0);
@@ -305,7 +307,7 @@ EXPORT int fdatasync(int fd) { return do_sync(fd, SYS_fdatasync); }
 EXPORT int sync_file_range(int fd, off64_t at, off64_t len, unsigned flags) {
     if (is_tracked(fd)) {
         pthread_mutex_lock(&lock);
-        long bad = fails(K_SYNC) ? failed(K_SYNC) : 0;
+        long bad = fails(K_SYNC) && fail_errno > 0 ? failed(K_SYNC) : 0;
         pthread_mutex_unlock(&lock);
         if (bad) return -1;
     }
