@@ -3,7 +3,6 @@
 //! The key space is never trusted more than the journal: an error, a panic, missing keys, or a position that the journal
 //! contradicts, and its directory is set aside and built anew.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,7 +17,7 @@ use crate::core::error::chain;
 use crate::core::fact::{Fact, FactError, kind};
 use crate::core::id::EventId;
 use crate::core::limits::StoreLimits;
-use crate::env::Disk;
+use crate::env::{Disk, RealDisk};
 use crate::index::{Applied, Home, Meta, State, TreeError, note};
 use crate::journal::{BodyState, Frame, Journal, Options, ReadError, ReadFrom, Reader, Recovery, SegmentInfo};
 
@@ -135,7 +134,8 @@ pub(super) fn open<D: Disk>(disk: &Arc<D>, home: &Home, opening: &mut Opening<'_
 fn open_once<D: Disk>(disk: &Arc<D>, home: &Home, opening: &mut Opening<'_>) -> Result<Parts<D>, OpenError> {
     let Opening { data, limits, clock, entropy, rebuild, progress } = opening;
     let (data, limits, clock) = (&*data, &*limits, Arc::clone(clock));
-    fs::create_dir_all(data).map_err(|source| OpenError::Io { path: data.clone(), source })?;
+    // On the machine's disk whatever the journal's is: the lock and the key space are there.
+    RealDisk.make_dir(data).map_err(|source| OpenError::Io { path: data.clone(), source })?;
     let lock = StoreLock::take(data)?;
     let mut incarnation = [0; 8];
     entropy.fill(&mut incarnation);

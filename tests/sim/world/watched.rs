@@ -75,6 +75,10 @@ impl Store for Watched {
         result
     }
 
+    async fn backup(&self) -> Result<postrider::store::Backup, StoreError> {
+        self.store.backup().await
+    }
+
     async fn pending(&self, endpoint: EndpointId, after: Option<DueKey>, limit: usize) -> Result<Vec<Due>, StoreError> {
         let result = self.store.pending(endpoint, after, limit).await;
         if let Ok(found) = &result
