@@ -126,7 +126,6 @@ pub fn run(config: Config, progress: Progress<'_>, ready: impl FnOnce(&Running))
     let system = |what| move |source| DaemonError::System { what, source };
     let entropy = Arc::new(RealEntropy);
     let clock = Arc::new(RealClock::new());
-    std::fs::create_dir_all(&config.data_dir).map_err(system("making the data directory"))?;
     let store = EmbeddedStore::open(Opening {
         data: config.data_dir.clone(),
         limits: config.limits.store.clone(),

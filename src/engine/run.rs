@@ -109,9 +109,11 @@ impl<S: Store, C: Courier> Engine<S, C> {
             self.take_news();
             self.apply(&mut received)?;
             let wake_ms = self.perform();
+            // In a fixed order, so that a run can be repeated. Messages first: the others are looked at in every round.
             tokio::select! {
-                () = hints.wait() => {}
+                biased;
                 _ = self.messages.recv_many(&mut received, MESSAGES_MAX) => {}
+                () = hints.wait() => {}
                 () = sleep_ms(wake_ms) => {}
                 changed = stop.changed() => if changed.is_err() { break },
             }
@@ -202,9 +204,10 @@ impl<S: Store, C: Courier> Engine<S, C> {
         tokio::pin!(deadline);
         while self.plan.leases() > 0 {
             tokio::select! {
-                _ = self.messages.recv_many(&mut received, MESSAGES_MAX) => finished += self.apply(&mut received)?,
+                biased;
                 () = &mut deadline => break,
                 () = told_now(stop) => break,
+                _ = self.messages.recv_many(&mut received, MESSAGES_MAX) => finished += self.apply(&mut received)?,
             }
         }
         Ok(Drained { finished, abandoned: leases - finished })

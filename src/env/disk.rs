@@ -37,7 +37,7 @@ pub trait Disk: Send + Sync + 'static {
     /// Removes a file's name. Durable after [`Disk::sync_dir`].
     fn unlink(&self, path: &Path) -> io::Result<()>;
 
-    /// Creates a directory and its missing parents.
+    /// Creates a directory and its missing parents; durable with [`Disk::make_dir`] only.
     fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
 
     /// Makes the names in a directory durable.
@@ -45,6 +45,32 @@ pub trait Disk: Send + Sync + 'static {
 
     /// Room on the file system that holds this directory.
     fn space(&self, dir: &Path) -> io::Result<Space>;
+
+    /// Makes a directory and its missing parents, durably. An empty one may be that of a process which died before its name was
+    /// durable, so that is seen to again; where that isn't allowed, whoever made the directory answers for its name.
+    fn make_dir(&self, dir: &Path) -> io::Result<()> {
+        let mut unsure = Vec::new();
+        for ancestor in dir.ancestors().filter(|path| !path.as_os_str().is_empty()) {
+            match self.list(ancestor) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => unsure.push((ancestor, true)),
+                Err(error) => return Err(error),
+                Ok(names) => {
+                    unsure.extend(names.is_empty().then_some((ancestor, false)));
+                    break;
+                }
+            }
+        }
+        if unsure.iter().any(|(_, missing)| *missing) {
+            self.create_dir_all(dir)?;
+        }
+        for (path, made) in unsure {
+            match self.sync_dir(parent(path)) {
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !made => {}
+                synced => synced?,
+            }
+        }
+        Ok(())
+    }
 
     /// A whole file's content.
     fn read_file(&self, path: &Path) -> io::Result<Vec<u8>> {
@@ -222,6 +248,18 @@ mod tests {
         RealDisk.unlink(&path).unwrap();
         let space = RealDisk.space(home.path()).unwrap();
         assert!(space.free_bytes > 0 && space.free_bytes <= space.total_bytes);
+    }
+
+    #[test]
+    fn a_directory_is_made_with_its_parents_and_again_is_no_error() {
+        let home = tempfile::tempdir().unwrap();
+        let dir = home.path().join("a/b/c");
+        RealDisk.make_dir(&dir).unwrap();
+        RealDisk.make_dir(&dir).unwrap();
+        RealDisk.create_new(&dir.join("f")).unwrap();
+        RealDisk.make_dir(&dir).unwrap();
+        assert_eq!(RealDisk.list(&dir).unwrap(), ["f"]);
+        assert!(RealDisk.make_dir(&dir.join("f/below")).is_err());
     }
 
     #[test]

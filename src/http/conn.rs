@@ -16,7 +16,6 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 /// Bytes read and thrown away at most before a connection is closed under a peer that still sends.
 const LINGER_BYTES_MAX: usize = 8 << 20;
@@ -88,15 +87,15 @@ impl Watch {
 /// provider would see "connection reset" instead of 413. So the socket first closes only its own side, then reads until
 /// the peer has done the same ([RFC 9112 §9.6](https://www.rfc-editor.org/rfc/rfc9112#section-9.6)), or time or bytes
 /// run out.
-pub(super) struct WatchedStream {
-    stream: TcpStream,
+pub(super) struct WatchedStream<T> {
+    stream: T,
     watch: Arc<Watch>,
     own_side_closed: bool,
     lingered_bytes: usize,
 }
 
-impl WatchedStream {
-    pub(super) fn new(stream: TcpStream, watch: Arc<Watch>) -> Self {
+impl<T: AsyncRead + Unpin> WatchedStream<T> {
+    pub(super) fn new(stream: T, watch: Arc<Watch>) -> Self {
         Self { stream, watch, own_side_closed: false, lingered_bytes: 0 }
     }
 
@@ -113,7 +112,7 @@ impl WatchedStream {
     }
 }
 
-impl AsyncRead for WatchedStream {
+impl<T: AsyncRead + Unpin> AsyncRead for WatchedStream<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buffer.filled().len();
@@ -125,7 +124,7 @@ impl AsyncRead for WatchedStream {
     }
 }
 
-impl AsyncWrite for WatchedStream {
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WatchedStream<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let count = ready!(Pin::new(&mut this.stream).poll_write(cx, bytes))?;

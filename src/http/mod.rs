@@ -29,4 +29,4 @@ pub use budget::{MemoryBudget, Reservation};
 pub use content::{Chunks, Content, Stream};
 pub use head::{HeadError, TARGET_BYTES_MAX, check_head};
 pub use reply::{ProblemCode, Reply, close, json, json_with_room, problem, with_allow, with_retry_after};
-pub use serve::{ServerLimits, serve};
+pub use serve::{ServerLimits, serve, serve_connection};

@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
@@ -119,6 +120,17 @@ where
     }
 }
 
+/// Serves one connection to its end, whatever carries its bytes: what [`serve`] does for each that it accepts.
+pub async fn serve_connection<T, H, F>(stream: T, peer: SocketAddr, limits: ServerLimits, handler: H)
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+    H: Fn(Request<Incoming>, SocketAddr) -> F + Send + Sync + 'static,
+    F: Future<Output = Reply> + Send + 'static,
+{
+    let (_open, stage) = watch::channel(Stage::Open);
+    Server { http: http(&limits), limits, handler }.connection(stream, peer, stage).await;
+}
+
 fn http(limits: &ServerLimits) -> http1::Builder {
     let mut http = http1::Builder::new();
     // Phases are timed by `Server::keep_time`, see `conn`; hyper's one timeout can't tell them apart.
@@ -164,7 +176,10 @@ where
     H: Fn(Request<Incoming>, SocketAddr) -> F + Send + Sync + 'static,
     F: Future<Output = Reply> + Send + 'static,
 {
-    async fn connection(&self, stream: TcpStream, peer: SocketAddr, mut stage: watch::Receiver<Stage>) {
+    async fn connection<T>(&self, stream: T, peer: SocketAddr, mut stage: watch::Receiver<Stage>)
+    where
+        T: AsyncRead + AsyncWrite + Unpin,
+    {
         let watch = Arc::new(Watch::new());
         let io = TokioIo::new(WatchedStream::new(stream, Arc::clone(&watch)));
         let service = service_fn(|request| {

@@ -33,13 +33,15 @@ pub mod note;
 mod state;
 mod table;
 mod tree;
+mod tree_mem;
 
 pub use fold::{Effects, Place, entry_of, fold, is_fresh};
 pub use ledger::Ledger;
 pub use meta::{Applied, Meta};
 pub use state::{Layered, State};
 pub use table::Table;
-pub use tree::{Tree, TreeError};
+pub use tree::{Home, Tree, TreeError};
+pub use tree_mem::MemTree;
 
 /// First bytes of the keys that are counted and summed.
 pub const FAMILIES: [u8; 7] = [b'c', b'd', b'e', b'k', b'q', b'x', b'z'];

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use super::meta::{self, FORMAT, Meta, Sum, family_slot};
 use super::table::Table;
+use super::tree_mem::{self, MemTree};
 
 /// sled's own segments; with 8 MiB no value of ours comes near the size that sled puts into files of their own.
 const SLED_SEGMENT_BYTES: usize = 8 << 20;
@@ -56,10 +57,102 @@ pub enum TreeError {
     },
 }
 
+/// Where a key space is kept.
+#[derive(Debug, Clone)]
+pub enum Home {
+    /// sled's directory.
+    Directory(PathBuf),
+    /// Nowhere but in memory, for simulations.
+    Memory(MemTree),
+}
+
+impl Home {
+    /// Whether there is one, in whatever state.
+    pub fn exists(&self) -> bool {
+        match self {
+            Self::Directory(dir) => dir.exists(),
+            Self::Memory(tree) => tree.exists(),
+        }
+    }
+
+    /// Opens the tree, which is made if it is missing. Nothing is checked yet: see [`Tree::check`].
+    pub fn open(&self, cache_bytes: u64) -> Result<Tree, TreeError> {
+        match self {
+            Self::Directory(dir) => Tree::open(dir, cache_bytes),
+            Self::Memory(tree) => {
+                tree.begin()?;
+                Ok(Tree { keys: Keys::Memory(tree.clone()) })
+            }
+        }
+    }
+
+    /// Keeps one damaged key space for whoever wants to look into it, and makes way for another.
+    pub fn set_aside(&self) -> Result<(), TreeError> {
+        match self {
+            Self::Directory(dir) => set_aside(dir),
+            Self::Memory(tree) => {
+                tree.lose();
+                Ok(())
+            }
+        }
+    }
+}
+
+fn set_aside(dir: &Path) -> Result<(), TreeError> {
+    let aside = dir.with_extension("damaged");
+    let directory = |path: &Path| {
+        let path = path.to_owned();
+        move |source| TreeError::Directory { path, source }
+    };
+    // What is in the place of a directory need not be one.
+    let removed = match fs::symlink_metadata(&aside) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(&aside),
+        Ok(_) => fs::remove_file(&aside),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    };
+    removed.map_err(directory(&aside))?;
+    fs::rename(dir, &aside).map_err(directory(dir))
+}
+
 /// An open tree.
 #[derive(Debug, Clone)]
 pub struct Tree {
-    db: sled::Db,
+    keys: Keys,
+}
+
+#[derive(Debug, Clone)]
+enum Keys {
+    Sled(sled::Db),
+    Memory(MemTree),
+}
+
+/// Keys with their values, in order from either end.
+pub enum Iter {
+    /// Of sled.
+    Sled(sled::Iter),
+    /// Of a tree in memory.
+    Memory(tree_mem::Iter),
+}
+
+impl Iterator for Iter {
+    type Item = sled::Result<(sled::IVec, sled::IVec)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self {
+            Self::Sled(iter) => iter.next(),
+            Self::Memory(iter) => iter.next(),
+        }
+    }
+}
+
+impl DoubleEndedIterator for Iter {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        match self {
+            Self::Sled(iter) => iter.next_back(),
+            Self::Memory(iter) => iter.next_back(),
+        }
+    }
 }
 
 impl Tree {
@@ -76,7 +169,7 @@ impl Tree {
             .use_compression(false)
             .flush_every_ms(None);
         let db = guarded("opening", || config.open())??;
-        Ok(Self { db })
+        Ok(Self { keys: Keys::Sled(db) })
     }
 
     /// Reads every key and holds the sums against what the tree says of itself.
@@ -85,8 +178,9 @@ impl Tree {
     }
 
     fn check_unguarded(&self) -> Result<Meta, TreeError> {
-        let Some(bytes) = self.db.get(meta::KEY)? else {
-            return if self.db.is_empty() {
+        let mut all = self.range(Bound::Unbounded, Bound::Unbounded);
+        let Some(bytes) = self.get(meta::KEY)? else {
+            return if all.next().transpose()?.is_none() {
                 Ok(Meta::default())
             } else {
                 Err(TreeError::Foreign("keys without a position"))
@@ -97,7 +191,7 @@ impl Tree {
             return Err(TreeError::Format(meta.format));
         }
         let mut sums = <[Sum; super::FAMILIES.len()]>::default();
-        for entry in self.db.iter() {
+        for entry in all {
             let (key, value) = entry?;
             if key == meta::KEY {
                 continue;
@@ -116,12 +210,18 @@ impl Tree {
 
     /// The value of a key.
     pub fn get(&self, key: &[u8]) -> Result<Option<sled::IVec>, TreeError> {
-        Ok(self.db.get(key)?)
+        match &self.keys {
+            Keys::Sled(db) => Ok(db.get(key)?),
+            Keys::Memory(tree) => Ok(tree.get(key)?),
+        }
     }
 
     /// The keys of a range with their values, in order from either end.
-    pub fn range(&self, from: Bound<&[u8]>, to: Bound<&[u8]>) -> sled::Iter {
-        self.db.range::<&[u8], _>((from, to))
+    pub fn range(&self, from: Bound<&[u8]>, to: Bound<&[u8]>) -> Iter {
+        match &self.keys {
+            Keys::Sled(db) => Iter::Sled(db.range::<&[u8], _>((from, to))),
+            Keys::Memory(tree) => Iter::Memory(tree.range(from, to)),
+        }
     }
 
     /// Applies a table and the new meta in one atomic batch. `meta.sums` is brought up to date on the way.
@@ -130,7 +230,7 @@ impl Tree {
             let mut batch = sled::Batch::default();
             for (key, value) in table.range(Bound::Unbounded, Bound::Unbounded) {
                 let slot = key.first().and_then(|f| family_slot(*f)).ok_or(TreeError::Foreign("a key of no family"))?;
-                let old = self.db.get(key)?;
+                let old = self.get(key)?;
                 if let Some(old) = &old {
                     meta.sums[slot].remove(key, old);
                 }
@@ -144,15 +244,23 @@ impl Tree {
                 }
             }
             batch.insert(meta::KEY, meta.encode());
-            self.db.apply_batch(batch)?;
-            self.db.flush()?;
+            match &self.keys {
+                Keys::Sled(db) => {
+                    db.apply_batch(batch)?;
+                    db.flush()?;
+                }
+                Keys::Memory(tree) => tree.apply(table, meta)?,
+            }
             Ok(())
         })?
     }
 
     /// Bytes of the directory.
     pub fn disk_bytes(&self) -> u64 {
-        self.db.size_on_disk().unwrap_or(0)
+        match &self.keys {
+            Keys::Sled(db) => db.size_on_disk().unwrap_or(0),
+            Keys::Memory(_) => 0,
+        }
     }
 }
 
@@ -247,7 +355,8 @@ mod tests {
         let tree = Tree::open(dir.path(), 1 << 20).unwrap();
         let mut meta = tree.check().unwrap();
         tree.apply(&table(&[(b"ka", Some(b"1")), (b"kb", Some(b"2"))]), &mut meta).unwrap();
-        tree.db.remove(b"ka").unwrap();
+        let Keys::Sled(db) = &tree.keys else { panic!("it was opened on a directory") };
+        db.remove(b"ka").unwrap();
         let error = tree.check().unwrap_err();
         assert!(matches!(error, TreeError::Incomplete { family: 'k', found: 1, expected: 2 }), "{error}");
     }

@@ -14,7 +14,7 @@
 //! Invariant: the trailer is the last thing in the file and is written only after all before it is synced. A file that
 //! ends in a valid trailer is sealed; any other file isn't, and its footer is made anew from its frames.
 
-use super::format::{VERSION, u32_at, u64_at, u128_at};
+use super::format::{NUMBER_MAX, VERSION, u32_at, u64_at, u128_at};
 use super::segment::Totals;
 
 pub(super) const PAGE_BYTES: usize = 4096;
@@ -106,7 +106,7 @@ impl Trailer {
             return None;
         }
         let number = |index: usize| u64_at(bytes, 40 + 8 * index);
-        Some(Self {
+        let trailer = Self {
             key_min: u128_at(bytes, 8),
             key_max: u128_at(bytes, 24),
             segment: number(0),
@@ -124,7 +124,8 @@ impl Trailer {
                 last_time_ms: number(10),
                 last_crc: u32_at(bytes, 132),
             },
-        })
+        };
+        (trailer.totals.last_sequence <= NUMBER_MAX).then_some(trailer)
     }
 }
 

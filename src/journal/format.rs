@@ -17,6 +17,10 @@ pub(super) const HEADER_BYTES: u64 = 4096;
 /// The one format version this code reads and writes.
 pub(super) const VERSION: u32 = 1;
 
+/// Numbers of segments and spares, and sequences of frames, stay up to here, so that each has a next one. A journal that
+/// begins a segment every microsecond gets there after a quarter of a million years; what says more was not written by us.
+pub(super) const NUMBER_MAX: u64 = 1 << 63;
+
 const MAGIC: [u8; 4] = *b"PRJ1";
 const CRC_AT: usize = HEADER_BYTES as usize - 4;
 
@@ -66,15 +70,17 @@ impl SegmentHeader {
             return Err(HeaderFlaw::Invalid);
         }
         match u32_at(block, 4) {
-            VERSION => Ok(Self {
-                segment: u64_at(block, 8),
-                incarnation: u64_at(block, 16),
-                first_sequence: u64_at(block, 24),
-                prev_crc: u32_at(block, 32),
-                created_ms: u64_at(block, 36),
-            }),
-            other => Err(HeaderFlaw::UnknownVersion(other)),
+            VERSION => {}
+            other => return Err(HeaderFlaw::UnknownVersion(other)),
         }
+        let header = Self {
+            segment: u64_at(block, 8),
+            incarnation: u64_at(block, 16),
+            first_sequence: u64_at(block, 24),
+            prev_crc: u32_at(block, 32),
+            created_ms: u64_at(block, 36),
+        };
+        if header.segment.max(header.first_sequence) > NUMBER_MAX { Err(HeaderFlaw::Invalid) } else { Ok(header) }
     }
 }
 
@@ -106,7 +112,7 @@ mod tests {
 
         #[test]
         fn a_header_reads_back_and_any_flip_is_noticed(
-            segment: u64, incarnation: u64, first_sequence: u64, prev_crc: u32, created_ms: u64,
+            segment in 0..=NUMBER_MAX, incarnation: u64, first_sequence in 0..=NUMBER_MAX, prev_crc: u32, created_ms: u64,
             at in 0..HEADER_BYTES as usize, bit in 0..8,
         ) {
             let header = SegmentHeader { segment, incarnation, first_sequence, prev_crc, created_ms };
@@ -125,6 +131,16 @@ mod tests {
         let crc = crc32c::crc32c(&block[..CRC_AT]);
         block[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
         assert_eq!(SegmentHeader::decode(&block), Err(HeaderFlaw::UnknownVersion(9)));
+    }
+
+    #[test]
+    fn a_number_without_a_next_one_is_not_ours() {
+        let header = SegmentHeader { segment: 1, incarnation: 2, first_sequence: 3, prev_crc: 4, created_ms: 5 };
+        for wild in
+            [SegmentHeader { segment: u64::MAX, ..header }, SegmentHeader { first_sequence: u64::MAX, ..header }]
+        {
+            assert_eq!(SegmentHeader::decode(&wild.encode()), Err(HeaderFlaw::Invalid));
+        }
     }
 
     #[test]

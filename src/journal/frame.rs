@@ -24,7 +24,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::format::{u32_at, u64_at, u128_at};
+use super::format::{NUMBER_MAX, u32_at, u64_at, u128_at};
 
 /// Bytes of a frame before its table.
 pub(super) const HEAD_BYTES: usize = 48;
@@ -220,6 +220,9 @@ impl FrameHead {
         let total = u64::from(head.total_len);
         if table > u64::from(head.meta_len) || least > total || !total.is_multiple_of(ALIGN) {
             return Err(Flaw::Lengths);
+        }
+        if head.sequence > NUMBER_MAX {
+            return Err(Flaw::NoFrame);
         }
         Ok(head)
     }

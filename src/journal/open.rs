@@ -317,27 +317,16 @@ fn remove_all<D: Disk>(disk: &D, dir: &Path, paths: &[PathBuf]) -> Result<(), Io
 
 /// Makes the directory with all missing parents, durably; refuses if a salvage has just moved it away.
 fn make_dir<D: Disk>(disk: &D, dir: &Path) -> Result<(), OpenError> {
-    let mut missing = Vec::new();
-    for ancestor in dir.ancestors().filter(|path| !path.as_os_str().is_empty()) {
-        match disk.list(ancestor) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => missing.push(ancestor),
-            Err(error) => return Err(fault("list", ancestor)(error).into()),
-            Ok(_) => break,
+    match disk.list(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let salvaged = salvage::output_dir(dir);
+            if disk.list(&salvaged).is_ok() {
+                let salvaged = salvaged.display().to_string();
+                return Err(OpenError::SalvageUnfinished { salvaged });
+            }
         }
+        Err(error) => return Err(fault("list", dir)(error).into()),
+        Ok(_) => {}
     }
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let salvaged = salvage::output_dir(dir);
-    if disk.list(&salvaged).is_ok() {
-        let salvaged = salvaged.display().to_string();
-        return Err(OpenError::SalvageUnfinished { salvaged });
-    }
-    disk.create_dir_all(dir).map_err(fault("create", dir))?;
-    // Each new name lies in the directory above it, and a power cut could take any of them.
-    for made in missing {
-        let parent = crate::env::parent(made);
-        disk.sync_dir(parent).map_err(fault("sync", parent))?;
-    }
-    Ok(())
+    Ok(disk.make_dir(dir).map_err(fault("create", dir))?)
 }

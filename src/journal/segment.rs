@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 
 use super::copy::Pin;
 use super::footer::{KeyEntry, Trailer};
-use super::format::{HEADER_BYTES, SegmentHeader};
+use super::format::{HEADER_BYTES, NUMBER_MAX, SegmentHeader};
 use super::frame::Frame;
 use super::job::SealTask;
 use crate::env::Disk;
@@ -71,7 +71,8 @@ pub(super) fn spare_id(name: &str) -> Option<u64> {
 fn hex_between(name: &str, prefix: &str) -> Option<u64> {
     let digits = name.strip_prefix(prefix)?.strip_suffix(".wal")?;
     let lower = digits.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
-    (lower && digits.len() == 16).then(|| u64::from_str_radix(digits, 16).ok())?
+    let number = u64::from_str_radix(digits, 16).ok().filter(|number| *number <= NUMBER_MAX);
+    number.filter(|_| lower && digits.len() == 16)
 }
 
 /// Sums over a segment's frames. With no frames, sequences and times are zero.

@@ -151,6 +151,23 @@ enum Until {
     Tail,
 }
 
+/// Where the frames that were read end, and how a segment after them may go on. A link is a segment's first sequence with the
+/// CRC of the frame before it.
+#[derive(Clone, Copy)]
+struct End {
+    /// With the next frame; or
+    next: (u64, u32),
+    /// with a copy of the last one, where that isn't known to be synced.
+    copy: Option<(u64, u32)>,
+}
+
+impl End {
+    /// The least sequence of frames that could follow.
+    fn sequence(&self) -> u64 {
+        self.copy.map_or(self.next.0, |(sequence, _)| sequence)
+    }
+}
+
 /// A verification under way.
 struct Verifier<'a, D> {
     disk: &'a D,
@@ -193,7 +210,7 @@ impl<D: Disk> Verifier<'_, D> {
     fn segments(&mut self, layout: &Layout) -> Result<(), VerifyError> {
         let (headed, unused) = layout.segments.split_at(layout.headed());
         let tail = self.tail(headed)?;
-        let mut end = None;
+        let mut end: Option<End> = None;
         for (at, file) in headed.iter().enumerate() {
             let Some(header) = file.header else {
                 self.headless(file, end)?;
@@ -209,10 +226,18 @@ impl<D: Disk> Verifier<'_, D> {
                 Some(next) => next.header.map_or(Until::Unknown, Until::Next),
                 None => Until::Tail,
             };
-            end = self.segment(file, header, until)?.or(end);
+            let reached = self.segment(file, header, until)?;
+            if tail.is_none() {
+                // All were begun for one and the same first frame.
+                let link = (header.first_sequence, header.prev_crc);
+                let begun = *end.get_or_insert(End { next: link, copy: None });
+                self.goes_on(file.number, header, begun);
+            } else {
+                end = reached.or(end);
+            }
         }
         for file in unused {
-            let expected = end.map_or(0, |(sequence, _)| sequence);
+            let expected = end.map_or(0, |end| end.sequence());
             let frames = frames_without_header(self.disk, &file.path, file.len, headed.is_empty(), expected)?;
             if frames {
                 self.headless(file, end)?;
@@ -248,25 +273,28 @@ impl<D: Disk> Verifier<'_, D> {
     }
 
     /// A segment without frames after the last that has some.
-    fn hollow(&mut self, file: &SegmentFile, header: SegmentHeader, end: Option<(u64, u32)>) {
+    fn hollow(&mut self, file: &SegmentFile, header: SegmentHeader, end: Option<End>) {
         let what = "the segment was begun and holds no batch, the next open removes it";
         self.find(Severity::Note, file.number, 0, what);
-        let Some((last, crc)) = end else {
-            return;
-        };
-        let first = header.first_sequence;
-        let follows = first == last + 1 && header.prev_crc == crc;
-        if !follows && first != last {
-            let what = format!("expected the segment to go on after frame {last}, it goes on at {first}");
-            self.damage(file.number, 0, what);
+        if let Some(end) = end {
+            self.goes_on(file.number, header, end);
+        }
+    }
+
+    /// A segment without frames must have been begun where the journal ends.
+    fn goes_on(&mut self, segment: u64, header: SegmentHeader, end: End) {
+        let link = (header.first_sequence, header.prev_crc);
+        if link != end.next && Some(link) != end.copy {
+            let what = format!("expected the segment to go on at frame {}, it goes on at {}", end.next.0, link.0);
+            self.damage(segment, 0, what);
         }
     }
 
     /// A segment whose header is damaged: its frames are read all the same.
-    fn headless(&mut self, file: &SegmentFile, end: Option<(u64, u32)>) -> Result<(), VerifyError> {
+    fn headless(&mut self, file: &SegmentFile, end: Option<End>) -> Result<(), VerifyError> {
         self.damage(file.number, 0, "expected the segment's header, it is damaged");
         let open = self.disk.open(&file.path, false).map_err(fault("open", &file.path))?;
-        let expect = Expect { incarnation: None, sequence: end.map_or(0, |(sequence, _)| sequence), prev_crc: None };
+        let expect = Expect { incarnation: None, sequence: end.map_or(0, |end| end.sequence()), prev_crc: None };
         let mut walk = Walk::new(&open, file.number, file.len, expect);
         while let Some(step) = walk.step().map_err(fault("read", &file.path))? {
             match step {
@@ -278,13 +306,8 @@ impl<D: Disk> Verifier<'_, D> {
         Ok(())
     }
 
-    /// A segment with its header. Returns the last frame's sequence and CRC.
-    fn segment(
-        &mut self,
-        file: &SegmentFile,
-        header: SegmentHeader,
-        until: Until,
-    ) -> Result<Option<(u64, u32)>, VerifyError> {
+    /// A segment with its header. Returns where its frames end, if it has any.
+    fn segment(&mut self, file: &SegmentFile, header: SegmentHeader, until: Until) -> Result<Option<End>, VerifyError> {
         if let Until::Next(next) = until {
             let link = (header.first_sequence, header.prev_crc);
             if file.trailer.is_none() && link == (next.first_sequence, next.prev_crc) {
@@ -293,20 +316,20 @@ impl<D: Disk> Verifier<'_, D> {
                 return Ok(None);
             }
         }
-        let contents = self.walk(file, &header, until)?;
-        let end = (contents.totals.frames > 0).then_some((contents.totals.last_sequence, contents.totals.last_crc));
-        let reached = end.unwrap_or((header.first_sequence.saturating_sub(1), header.prev_crc));
-        if let Until::Next(next) = until {
-            let link = (next.first_sequence, next.prev_crc);
-            if link != (reached.0 + 1, reached.1) {
-                let what = format!(
-                    "expected frames to reach to {}, where segment {:016x} goes on, they reach to {}",
-                    link.0.saturating_sub(1),
-                    next.segment,
-                    reached.0
-                );
-                self.damage(file.number, contents.end, what);
-            }
+        let (contents, copy) = self.walk(file, &header, until)?;
+        let totals = &contents.totals;
+        let end = (totals.frames > 0).then_some(End { next: (totals.last_sequence + 1, totals.last_crc), copy });
+        let reached = end.map_or((header.first_sequence, header.prev_crc), |end| end.next);
+        if let Until::Next(next) = until
+            && (next.first_sequence, next.prev_crc) != reached
+        {
+            let what = format!(
+                "expected frames to reach to {}, where segment {:016x} goes on, they reach to {}",
+                next.first_sequence.saturating_sub(1),
+                next.segment,
+                reached.0.saturating_sub(1)
+            );
+            self.damage(file.number, contents.end, what);
         }
         match &file.trailer {
             Some(trailer) => self.footer(file, trailer, &contents)?,
@@ -321,14 +344,20 @@ impl<D: Disk> Verifier<'_, D> {
         Ok(end)
     }
 
-    /// Goes through a segment's frames, and gathers what its footer should say.
-    fn walk(&mut self, file: &SegmentFile, header: &SegmentHeader, until: Until) -> Result<Contents, VerifyError> {
+    /// Goes through a segment's frames, and gathers what its footer should say; and, where the journal may end in it, the link
+    /// of a copy of its last whole frame.
+    fn walk(
+        &mut self,
+        file: &SegmentFile,
+        header: &SegmentHeader,
+        until: Until,
+    ) -> Result<(Contents, Option<(u64, u32)>), VerifyError> {
         let open = self.disk.open(&file.path, false).map_err(fault("open", &file.path))?;
         let limit = file.trailer.as_ref().map_or(file.len, |trailer| trailer.frames_end);
         let mut walk = Walk::new(&open, file.number, limit, expect(header));
         // A sealed segment was whole once, even if the journal ends with it.
         let is_tail = matches!(until, Until::Tail) && file.trailer.is_none();
-        let mut contents = Contents::new();
+        let (mut contents, mut copy) = (Contents::new(), None);
         // The journal's last frame is judged by another rule, so each is held until the next shows that it isn't that.
         let mut held: Option<Frame> = None;
         loop {
@@ -337,8 +366,9 @@ impl<D: Disk> Verifier<'_, D> {
             }
             match walk.step().map_err(fault("read", &file.path))? {
                 Some(Step::Frame(frame)) => {
-                    contents.add(&frame);
                     if let Some(earlier) = held.replace(frame) {
+                        contents.add(&earlier);
+                        copy = Some((earlier.at.sequence, earlier.head.prev_crc));
                         self.frame(&earlier);
                     }
                 }
@@ -359,10 +389,12 @@ impl<D: Disk> Verifier<'_, D> {
                 let what = "the last batch isn't whole";
                 self.find(Severity::TornTail, file.number, last.at.offset, what);
             } else {
+                contents.add(&last);
+                copy = Some((last.at.sequence, last.head.prev_crc));
                 self.frame(&last);
             }
         }
-        Ok(contents)
+        Ok((contents, copy.filter(|_| is_tail)))
     }
 
     /// Judges a frame's bodies and passes it on.

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock, mpsc};
 use postrider::core::delivery::{Next, Pending};
 use postrider::core::event::DedupKey;
 use postrider::core::limits::StoreLimits;
-use postrider::env::{Entropy, RealDisk, SeededEntropy};
+use postrider::env::RealDisk;
 use postrider::journal::salvage;
 use postrider::store::embedded::journal_options;
 use postrider::store::{Store, StoreError};
@@ -21,20 +21,20 @@ use crate::support::{
 };
 
 /// A store that was lived in, left behind in a copy, and what it showed then.
-struct Scene {
-    home: Home,
+pub struct Scene {
+    pub home: Home,
     keys: Vec<DedupKey>,
     picture: Picture,
 }
 
 impl Scene {
     /// Ended by closing it.
-    fn closed() -> Self {
+    pub fn closed() -> Self {
         Self::lived(true)
     }
 
     /// Ended in the middle of things: some of it is in the key space, some only in the journal.
-    fn killed() -> Self {
+    pub fn killed() -> Self {
         Self::lived(false)
     }
 
@@ -57,7 +57,7 @@ impl Scene {
     }
 
     /// Damages a copy and opens it. Says whether the key space was built anew.
-    fn survives(&self, what: &str, damage: impl FnOnce(&Path)) -> bool {
+    pub fn survives(&self, what: &str, damage: impl FnOnce(&Path)) -> bool {
         let home = self.home.copy();
         damage(&home.index());
         let (keys, before) = (self.keys.clone(), self.picture.clone());
@@ -83,7 +83,7 @@ impl Scene {
     }
 }
 
-fn flip(path: &Path, at: u64, mask: u8) {
+pub fn flip(path: &Path, at: u64, mask: u8) {
     let file = fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
     let mut byte = [0];
     file.read_exact_at(&mut byte, at).unwrap();
@@ -91,48 +91,9 @@ fn flip(path: &Path, at: u64, mask: u8) {
 }
 
 /// Where a file is not zeros: most of sled's are, and a flip there teaches little.
-fn written(path: &Path) -> Vec<u64> {
+pub fn written(path: &Path) -> Vec<u64> {
     let bytes = fs::read(path).unwrap();
     (0..bytes.len() as u64).filter(|at| bytes[*at as usize] != 0).collect()
-}
-
-fn flips(scene: &Scene, count: u64, seed: u64) {
-    let random = SeededEntropy::new(seed);
-    let index = scene.home.index();
-    let files: Vec<(PathBuf, u64, Vec<u64>)> = files(&index)
-        .into_iter()
-        .map(|path| (path.clone(), fs::metadata(&path).unwrap().len(), written(&path)))
-        .filter(|(_, len, _)| *len > 0)
-        .collect();
-    let mut rebuilt = 0;
-    for case in 0..count {
-        let (path, len, written) = &files[(random.next_u64() % files.len() as u64) as usize];
-        // One in eight anywhere, the others where something is written.
-        let at = match (case % 8, written.len() as u64) {
-            (0, _) | (_, 0) => random.next_u64() % len,
-            (_, places) => written[(random.next_u64() % places) as usize],
-        };
-        let mask = 1 << (random.next_u64() % 8);
-        let name = path.strip_prefix(&index).unwrap();
-        let what = format!("after byte {at} of {} was changed by {mask:#04x}", name.display());
-        rebuilt += u64::from(scene.survives(&what, |index| flip(&index.join(name), at, mask)));
-    }
-    assert!(rebuilt > 0, "no flip was ever noticed: they missed");
-}
-
-/// `POSTRIDER_FLIPS` asks for more than the ordinary 200 in all.
-fn flips_wanted() -> u64 {
-    std::env::var("POSTRIDER_FLIPS").map_or(200, |count| count.parse().unwrap()) / 2
-}
-
-#[test]
-fn a_flipped_byte_after_a_clean_close_changes_nothing() {
-    flips(&Scene::closed(), flips_wanted(), 11);
-}
-
-#[test]
-fn a_flipped_byte_after_a_kill_changes_nothing() {
-    flips(&Scene::killed(), flips_wanted(), 12);
 }
 
 /// Both ways of ending, with whatever is done to the directory.
@@ -142,7 +103,7 @@ fn both(what: &str, damage: impl Fn(&Path)) -> [bool; 2] {
     scenes.each_ref().map(|scene| scene.survives(what, &damage))
 }
 
-fn truncate(path: &Path, len: u64) {
+pub fn truncate(path: &Path, len: u64) {
     fs::OpenOptions::new().write(true).open(path).unwrap().set_len(len).unwrap();
 }
 

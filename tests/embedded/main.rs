@@ -7,6 +7,8 @@ mod concurrency;
 mod damage;
 mod erasure;
 mod failures;
+mod index_damage;
+mod journal_damage;
 mod lag;
 mod lives;
 mod retention;

@@ -110,7 +110,8 @@ impl Applying {
     }
 }
 
-fn lags_too_much<D: Disk>(shared: &Shared<D>) -> bool {
+/// Whether the writer must wait.
+pub(super) fn lags_too_much<D: Disk>(shared: &Shared<D>) -> bool {
     let (lag, limits) = (&shared.lag, &shared.limits);
     lag.bytes.load(Ordering::Relaxed) > limits.lag_bytes_max || lag.age_ms(shared.time.mono_us()) > limits.lag_ms_max
 }

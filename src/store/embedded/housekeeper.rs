@@ -3,7 +3,7 @@
 
 use std::ops::{Bound, ControlFlow};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
@@ -14,6 +14,7 @@ use super::checkpoint::Checkpoint;
 use super::queue::{Command, Queue};
 use super::retention::{Oldest, bytes_max};
 use super::shared::Shared;
+use super::writer::Writer;
 use crate::core::error::chain;
 use crate::core::event::DedupKey;
 use crate::env::Disk;
@@ -53,6 +54,8 @@ pub(super) struct Housekeeper<D: Disk> {
     pub(super) chores: Receiver<Chore<D>>,
     pub(super) sweep_from: Option<DedupKey>,
     pub(super) wall_ahead_ms: i64,
+    /// The writer, where it has no thread of its own and works whenever this one waits for it.
+    pub(super) writer: Option<Arc<Mutex<Writer<D>>>>,
 }
 
 impl<D: Disk> Housekeeper<D> {
@@ -60,25 +63,37 @@ impl<D: Disk> Housekeeper<D> {
     pub(super) fn run(mut self) {
         loop {
             match self.chores.recv_timeout(ROUND) {
-                Ok(Chore::Job(job)) => {
-                    let sealing = matches!(job, Job::Seal(_));
-                    self.queue.send_waiting(Command::JobDone(job.run()));
-                    if sealing {
-                        self.checkpoint();
-                        self.make_room();
-                    }
-                }
-                Ok(Chore::Look(done)) => {
-                    self.look_around();
-                    // Whoever waited may have given up.
-                    let _ = done.map(|done| done.send(()));
-                }
-                Err(RecvTimeoutError::Timeout) => self.look_around(),
                 Ok(Chore::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(chore) => self.carry_out(chore),
+                Err(RecvTimeoutError::Timeout) => self.look_around(),
             }
             if self.shared.failure().is_some() {
                 return;
             }
+        }
+    }
+
+    /// Carries out what waits first; false when nothing waits.
+    pub(super) fn step(&mut self) -> bool {
+        self.chores.try_recv().map(|chore| self.carry_out(chore)).is_ok()
+    }
+
+    fn carry_out(&mut self, chore: Chore<D>) {
+        match chore {
+            Chore::Job(job) => {
+                let sealing = matches!(job, Job::Seal(_));
+                self.queue.send_waiting(Command::JobDone(job.run()));
+                if sealing {
+                    self.checkpoint();
+                    self.make_room();
+                }
+            }
+            Chore::Look(done) => {
+                self.look_around();
+                // Whoever waited may have given up.
+                let _ = done.map(|done| done.send(()));
+            }
+            Chore::Stop => {}
         }
     }
 
@@ -171,11 +186,17 @@ impl<D: Disk> Housekeeper<D> {
         let (reply, answer) = oneshot::channel();
         self.queue.send_waiting(Command::Drop { plan, reply });
         // Without an answer the writer is gone.
-        let dropped = answer.blocking_recv().unwrap_or(Ok(false))?;
+        let dropped = self.wait_for(answer).unwrap_or(Ok(false))?;
         if dropped {
             tracing::info!(segment = oldest.number, bytes = oldest.bytes, "dropped the oldest journal segment");
         }
         Ok(dropped)
+    }
+
+    fn wait_for<T>(&self, mut answer: oneshot::Receiver<T>) -> Option<T> {
+        let Some(writer) = &self.writer else { return answer.blocking_recv().ok() };
+        writer.lock().unwrap_or_else(PoisonError::into_inner).work_off();
+        answer.try_recv().ok()
     }
 
     /// Looks at some dedup keys and has the expired ones removed.

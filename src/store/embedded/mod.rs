@@ -19,6 +19,7 @@ mod ballast;
 mod checkpoint;
 mod commit;
 mod count;
+mod crew;
 mod draft;
 mod housekeeper;
 mod lock;
@@ -37,13 +38,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::Sender;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 pub use backup::{BackupError, RestoreError, Restored, Summary, check, restore};
+pub use crew::Crew;
 pub use lock::{LockError, StoreLock};
 pub use recovery::{OpenError, Opened, Progress, journal_dir, journal_options};
 
-use self::applier::Applier;
+use self::applier::{Applier, Applying};
 use self::commit::Committer;
 use self::housekeeper::{Chore, Housekeeper};
 use self::queue::{Command, Queue, event_bytes};
@@ -59,6 +61,7 @@ use crate::core::fact::{EndpointNote, Standing};
 use crate::core::id::{EndpointId, EventId};
 use crate::core::limits::StoreLimits;
 use crate::env::{Clock, Disk, Entropy, RealDisk};
+use crate::index::{Home, MemTree};
 
 /// The store of one process.
 pub struct EmbeddedStore<D: Disk = RealDisk> {
@@ -66,7 +69,10 @@ pub struct EmbeddedStore<D: Disk = RealDisk> {
     queue: Queue<D>,
     applier: Applier,
     chores: Sender<Chore<D>>,
+    /// `None` once closed, and where the caller drives a [`Crew`].
     threads: Mutex<Option<Threads>>,
+    /// Reads are done where they are asked for, as there is only one thread.
+    reads_inline: bool,
     opened: Opened,
 }
 
@@ -75,6 +81,13 @@ struct Threads {
     housekeeper: JoinHandle<()>,
     writer: JoinHandle<()>,
     applier: JoinHandle<()>,
+}
+
+/// Those who do the store's work, before it is decided how they are driven.
+struct Hands<D: Disk> {
+    writer: Writer<D>,
+    housekeeper: Housekeeper<D>,
+    applying: Applying,
 }
 
 /// How a store is opened.
@@ -102,12 +115,40 @@ impl EmbeddedStore<RealDisk> {
 
 impl<D: Disk> EmbeddedStore<D> {
     /// Opens the store with its journal on `disk`; the key space is sled's, which knows only the machine's own disk.
-    pub fn open_on(disk: Arc<D>, mut opening: Opening<'_>) -> Result<Self, OpenError> {
-        let parts = recovery::open(&disk, &mut opening)?;
+    pub fn open_on(disk: Arc<D>, opening: Opening<'_>) -> Result<Self, OpenError> {
+        let (home, data) = (recovery::index_home(&opening.data), opening.data.clone());
+        let (mut store, Hands { writer, housekeeper, applying }) = Self::assemble(disk, &home, opening, None)?;
+        let (shared, applied) = (&store.shared, Arc::clone(&store.shared));
+        let threads = Threads {
+            housekeeper: spawn("housekeeper", shared, &data, move || housekeeper.run())?,
+            writer: spawn("writer", shared, &data, move || writer.run())?,
+            applier: spawn("applier", shared, &data, move || applying.run(&applied))?,
+        };
+        store.threads = Mutex::new(Some(threads));
+        Ok(store)
+    }
+
+    /// Opens the store without threads, and with its key space in memory: whoever calls drives its [`Crew`], and so decides
+    /// what happens in which order.
+    pub fn open_unmanned(disk: Arc<D>, keys: MemTree, opening: Opening<'_>) -> Result<(Self, Crew<D>), OpenError> {
+        let bell = Arc::new(Notify::new());
+        let (mut store, hands) = Self::assemble(disk, &Home::Memory(keys), opening, Some(Arc::clone(&bell)))?;
+        store.reads_inline = true;
+        let crew = Crew::new(hands, Arc::clone(&store.shared), bell);
+        Ok((store, crew))
+    }
+
+    fn assemble(
+        disk: Arc<D>,
+        home: &Home,
+        mut opening: Opening<'_>,
+        bell: Option<Arc<Notify>>,
+    ) -> Result<(Self, Hands<D>), OpenError> {
+        let parts = recovery::open(&disk, home, &mut opening)?;
         let Opening { data, limits, entropy, .. } = opening;
         let reader = parts.journal.reader();
         let shared = Arc::new(Shared::new(parts.state, reader, parts.time, limits.clone(), parts.lock));
-        let (queue, commands) = Queue::new(limits.queue_items_max, limits.queue_bytes_max);
+        let (queue, commands) = Queue::new(limits.queue_items_max, limits.queue_bytes_max, bell);
         let (applier, applying) = Applier::new();
         let (chores, to_do) = crossbeam_channel::unbounded();
         let committer = Committer::new(parts.journal, Arc::clone(&shared), entropy, parts.last_id);
@@ -122,23 +163,19 @@ impl<D: Disk> EmbeddedStore<D> {
         let housekeeper = Housekeeper {
             shared: Arc::clone(&shared),
             disk,
-            data: data.clone(),
             journal_dir: recovery::journal_dir(&data),
+            data,
             queue: queue.clone(),
             chores: to_do,
             sweep_from: None,
             wall_ahead_ms: shared.time.wall_ahead_ms(),
-        };
-        let applied = Arc::clone(&shared);
-        let threads = Threads {
-            housekeeper: spawn("housekeeper", &shared, &data, move || housekeeper.run())?,
-            writer: spawn("writer", &shared, &data, move || writer.run())?,
-            applier: spawn("applier", &shared, &data, move || applying.run(&applied))?,
+            writer: None,
         };
         // Before the first event: room and clock are judged once.
         let _ = chores.send(Chore::Look(None));
-        let threads = Mutex::new(Some(threads));
-        Ok(Self { shared, queue, applier, chores, threads, opened: parts.opened })
+        let (threads, opened) = (Mutex::default(), parts.opened);
+        let store = Self { shared, queue, applier, chores, threads, reads_inline: false, opened };
+        Ok((store, Hands { writer, housekeeper, applying }))
     }
 
     /// What opening found and did.
@@ -156,6 +193,7 @@ impl<D: Disk> EmbeddedStore<D> {
     pub async fn keep_house(&self) {
         let (done, seen) = oneshot::channel();
         if self.chores.send(Chore::Look(Some(done))).is_ok() {
+            self.queue.ring();
             let _ = seen.await;
         }
     }
@@ -200,6 +238,9 @@ impl<D: Disk> EmbeddedStore<D> {
         &self,
         read: impl FnOnce(&Shared<D>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
+        if self.reads_inline {
+            return read(&self.shared);
+        }
         let shared = Arc::clone(&self.shared);
         let read = tokio::task::spawn_blocking(move || read(&shared)).await;
         read.unwrap_or_else(|ended| {

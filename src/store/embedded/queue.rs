@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::checkpoint::Checkpoint;
 use super::retention::DropPlan;
@@ -75,22 +75,24 @@ pub(super) struct Queue<D: Disk> {
     intake: Arc<Semaphore>,
     settles: Arc<Semaphore>,
     units: usize,
+    /// Rung for whoever does the work without threads.
+    bell: Option<Arc<Notify>>,
 }
 
 impl<D: Disk> Clone for Queue<D> {
     fn clone(&self) -> Self {
         let (intake, settles) = (Arc::clone(&self.intake), Arc::clone(&self.settles));
-        Self { sender: self.sender.clone(), intake, settles, units: self.units }
+        Self { sender: self.sender.clone(), intake, settles, units: self.units, bell: self.bell.clone() }
     }
 }
 
 impl<D: Disk> Queue<D> {
     /// A queue of so many items and bytes; the receiver is the writer's.
-    pub(super) fn new(items_max: usize, bytes_max: usize) -> (Self, Receiver<Command<D>>) {
+    pub(super) fn new(items_max: usize, bytes_max: usize, bell: Option<Arc<Notify>>) -> (Self, Receiver<Command<D>>) {
         let units = (bytes_max / UNIT_BYTES).clamp(1, Semaphore::MAX_PERMITS).min(items_max.max(1));
         let (sender, receiver) = bounded(units + SETTLES_MAX + INTERNAL_MAX);
         let intake = Arc::new(Semaphore::new(units));
-        (Self { sender, intake, settles: Arc::new(Semaphore::new(SETTLES_MAX)), units }, receiver)
+        (Self { sender, intake, settles: Arc::new(Semaphore::new(SETTLES_MAX)), units, bell }, receiver)
     }
 
     /// Waits for room for an event of so many bytes.
@@ -110,9 +112,16 @@ impl<D: Disk> Queue<D> {
     /// Hands a command over; never waits.
     pub(super) fn send(&self, command: Command<D>) -> Result<(), StoreError> {
         self.sender.try_send(command).map_err(|error| match error {
-            TrySendError::Full(_) => Refusal::QueueFull.into(),
-            TrySendError::Disconnected(_) => Refusal::Stopping.into(),
-        })
+            TrySendError::Full(_) => Refusal::QueueFull,
+            TrySendError::Disconnected(_) => Refusal::Stopping,
+        })?;
+        self.ring();
+        Ok(())
+    }
+
+    /// Says that there is something to do.
+    pub(super) fn ring(&self) {
+        self.bell.iter().for_each(|bell| bell.notify_one());
     }
 
     /// Hands a command over from a helper thread, which may wait.

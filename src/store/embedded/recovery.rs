@@ -3,7 +3,6 @@
 //! The key space is never trusted more than the journal: an error, a panic, missing keys, or a position that the journal
 //! contradicts, and its directory is set aside and built anew.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,8 +17,8 @@ use crate::core::error::chain;
 use crate::core::fact::{Fact, FactError, kind};
 use crate::core::id::EventId;
 use crate::core::limits::StoreLimits;
-use crate::env::Disk;
-use crate::index::{Applied, Meta, State, Tree, TreeError, note};
+use crate::env::{Disk, RealDisk};
+use crate::index::{Applied, Home, Meta, State, TreeError, note};
 use crate::journal::{BodyState, Frame, Journal, Options, ReadError, ReadFrom, Reader, Recovery, SegmentInfo};
 
 /// Keys of the table in memory past which a rebuild applies it.
@@ -116,26 +115,27 @@ pub fn journal_dir(data: &Path) -> PathBuf {
     data.join("journal")
 }
 
-/// The key space's directory.
-pub(super) fn index_dir(data: &Path) -> PathBuf {
-    data.join("index")
+/// The key space in a data directory.
+pub(super) fn index_home(data: &Path) -> Home {
+    Home::Directory(data.join("index"))
 }
 
 /// Opens everything under `data`; on a full disk once more, with the ballast given up.
-pub(super) fn open<D: Disk>(disk: &Arc<D>, opening: &mut Opening<'_>) -> Result<Parts<D>, OpenError> {
-    match open_once(disk, opening) {
+pub(super) fn open<D: Disk>(disk: &Arc<D>, home: &Home, opening: &mut Opening<'_>) -> Result<Parts<D>, OpenError> {
+    match open_once(disk, home, opening) {
         Err(error) if ballast::is_disk_full(&error) && ballast::give_up(&**disk, &opening.data) => {
             tracing::warn!(error = %chain(&error), "the disk is full; gave up the ballast to start all the same");
-            open_once(disk, opening)
+            open_once(disk, home, opening)
         }
         opened => opened,
     }
 }
 
-fn open_once<D: Disk>(disk: &Arc<D>, opening: &mut Opening<'_>) -> Result<Parts<D>, OpenError> {
+fn open_once<D: Disk>(disk: &Arc<D>, home: &Home, opening: &mut Opening<'_>) -> Result<Parts<D>, OpenError> {
     let Opening { data, limits, clock, entropy, rebuild, progress } = opening;
     let (data, limits, clock) = (&*data, &*limits, Arc::clone(clock));
-    fs::create_dir_all(data).map_err(|source| OpenError::Io { path: data.clone(), source })?;
+    // On the machine's disk whatever the journal's is: the lock and the key space are there.
+    RealDisk.make_dir(data).map_err(|source| OpenError::Io { path: data.clone(), source })?;
     let lock = StoreLock::take(data)?;
     let mut incarnation = [0; 8];
     entropy.fill(&mut incarnation);
@@ -146,14 +146,14 @@ fn open_once<D: Disk>(disk: &Arc<D>, opening: &mut Opening<'_>) -> Result<Parts<
     let time = EngineTime::start(clock, recovery.last_time_ms);
     let reader = journal.reader();
     let wish = rebuild.then(|| "asked for".to_owned());
-    let known = match open_index(&reader, &recovery, &index_dir(data), limits, wish) {
+    let known = match open_index(&reader, &recovery, home, limits, wish) {
         Ok(state) => caught_up(&mut journal, state)?,
         Err(why) => Err(why),
     };
     let (mut state, rebuilt) = match known {
         Ok(state) => (state, None),
         Err(why) => {
-            let state = rebuild_index(disk, &mut journal, data, limits, &why, progress)?;
+            let state = rebuild_index(disk, &mut journal, (data, home), limits, &why, progress)?;
             // The first start of all makes a key space too, which is nothing to report.
             (state, Some(why).filter(|_| recovery.next_sequence > 1))
         }
@@ -189,17 +189,17 @@ pub(super) fn carried_bytes_max(limits: &StoreLimits) -> usize {
 fn open_index<D: Disk>(
     reader: &Reader<D>,
     recovery: &Recovery,
-    dir: &Path,
+    home: &Home,
     limits: &StoreLimits,
     wish: Option<String>,
 ) -> Result<State, String> {
     if let Some(wish) = wish {
         return Err(wish);
     }
-    if !dir.exists() {
+    if !home.exists() {
         return Err("its directory is missing".to_owned());
     }
-    let tree = Tree::open(dir, limits.cache_bytes).map_err(|e| chain(&e))?;
+    let tree = home.open(limits.cache_bytes).map_err(|e| chain(&e))?;
     let mut meta = tree.check().map_err(|e| chain(&e))?;
     let Some(applied) = meta.applied else {
         return Err("nothing was ever applied to it".to_owned());
@@ -230,12 +230,11 @@ fn open_index<D: Disk>(
 fn rebuild_index<D: Disk>(
     disk: &Arc<D>,
     journal: &mut Journal<D>,
-    data: &Path,
+    (data, home): (&Path, &Home),
     limits: &StoreLimits,
     why: &str,
     progress: Progress<'_>,
 ) -> Result<State, OpenError> {
-    let dir = index_dir(data);
     let reader = journal.reader();
     let total: u64 = reader.segments().iter().map(|s| s.bytes).sum();
     // First of all, so that a start which it refuses leaves the key space where it is.
@@ -247,11 +246,11 @@ fn rebuild_index<D: Disk>(
         _ => OpenError::Io { path, source },
     })?;
     let mut checkpoint = checkpoint.unwrap_or_default();
-    if dir.exists() {
+    if home.exists() {
         tracing::warn!(why, "the key space is built anew from the journal");
-        set_aside(&dir)?;
+        home.set_aside()?;
     }
-    let tree = Tree::open(&dir, limits.cache_bytes)?;
+    let tree = home.open(limits.cache_bytes)?;
     let mut state = State::new(tree, Meta::default());
     let mut done = 0;
     for frame in reader.frames(ReadFrom::Oldest) {
@@ -279,24 +278,6 @@ fn take_notes(state: &mut State, checkpoint: &mut Checkpoint) {
     for known in std::mem::take(&mut checkpoint.notes) {
         state.table().insert(note::key(known.id), note::value(&known));
     }
-}
-
-/// Keeps one damaged key space for whoever wants to look into it.
-fn set_aside(dir: &Path) -> Result<(), OpenError> {
-    let aside = dir.with_extension("damaged");
-    let io = |path: &Path| {
-        let path = path.to_owned();
-        move |source| OpenError::Io { path, source }
-    };
-    // What is in the place of a directory need not be one.
-    let removed = match fs::symlink_metadata(&aside) {
-        Ok(found) if found.is_dir() => fs::remove_dir_all(&aside),
-        Ok(_) => fs::remove_file(&aside),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
-    };
-    removed.map_err(io(&aside))?;
-    fs::rename(dir, &aside).map_err(io(dir))
 }
 
 /// The key space with all that the journal has; or why it can't take it, as when it is damaged where the check does not see

@@ -4,6 +4,7 @@
 //! in it when its receiver goes, and whoever waits for the answer would wait for ever. So the thread takes commands until
 //! it is told to stop and nobody can send another.
 
+use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,20 +64,40 @@ impl<D: Disk> Writer<D> {
     fn work(mut self) -> bool {
         self.hand_out_jobs();
         while let Ok(first) = self.commands.recv() {
-            let mut round = Vec::with_capacity(64);
-            let stop = self.gather(first, &mut round);
-            let done = self.applier.wait_for_room(&self.shared) && self.committer.run(round).is_ok();
-            if stop || !done {
-                return stop;
+            if let ControlFlow::Break(stopped) = self.round(first, LINGER) {
+                return stopped;
             }
-            self.applier.nudge(&self.shared);
-            self.hand_out_jobs();
         }
         true
     }
 
+    /// Commits what waits, without waiting for more; false when the storage has failed.
+    pub(super) fn work_off(&mut self) -> bool {
+        while let Ok(first) = self.commands.try_recv() {
+            if self.round(first, Duration::ZERO).is_break() {
+                // Those who wait learn it from their closed channels.
+                while self.commands.try_recv().is_ok() {}
+                return false;
+            }
+        }
+        true
+    }
+
+    /// One batch, or as many as what waits needs. Ends with true when told to stop, with false when the storage failed.
+    fn round(&mut self, first: Command<D>, linger: Duration) -> ControlFlow<bool> {
+        let mut round = Vec::with_capacity(64);
+        let stop = self.gather(first, linger, &mut round);
+        let done = self.applier.wait_for_room(&self.shared) && self.committer.run(round).is_ok();
+        if stop || !done {
+            return ControlFlow::Break(stop);
+        }
+        self.applier.nudge(&self.shared);
+        self.hand_out_jobs();
+        ControlFlow::Continue(())
+    }
+
     /// Takes what waits; true when the order to stop was among it.
-    fn gather(&self, first: Command<D>, round: &mut Vec<Command<D>>) -> bool {
+    fn gather(&self, first: Command<D>, linger: Duration, round: &mut Vec<Command<D>>) -> bool {
         let mut urgent = first.is_urgent();
         let mut next = Some(first);
         loop {
@@ -87,7 +108,7 @@ impl<D: Disk> Writer<D> {
                     round.push(command);
                 }
                 None if urgent => return false,
-                None => match self.commands.recv_timeout(LINGER) {
+                None => match self.commands.recv_timeout(linger) {
                     Ok(command) => {
                         // The first to come ends the wait, urgent or not: it was long enough for company.
                         urgent = true;
@@ -104,7 +125,7 @@ impl<D: Disk> Writer<D> {
         }
     }
 
-    fn hand_out_jobs(&mut self) {
+    pub(super) fn hand_out_jobs(&mut self) {
         for job in self.committer.take_jobs() {
             // When the store is closing nobody does it any more; the next start will.
             let _ = self.chores.send(Chore::Job(job));

@@ -214,7 +214,8 @@ impl Unpacking<'_> {
 
 /// Opens the new store as a start does, which builds its key space and finishes erasures, and looks at what is pending.
 fn read_back(summary: Summary, opening: &mut Opening<'_>) -> Result<Restored, RestoreError> {
-    let parts = recovery::open(&Arc::new(RealDisk), opening)?;
+    let home = recovery::index_home(&opening.data);
+    let parts = recovery::open(&Arc::new(RealDisk), &home, opening)?;
     let (expected, found) = (summary.last_sequence, parts.opened.journal.next_sequence - 1);
     if expected != found {
         return Err(RestoreError::Incomplete { expected, found });

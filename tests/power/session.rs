@@ -1,0 +1,252 @@
+//! Lives of a real gateway, recorded.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, channel};
+
+use postrider::env::{Entropy, SeededEntropy};
+
+use super::model::Model;
+use super::record::{self, Record};
+use super::shim::Watch;
+use super::support::PATIENCE;
+use super::support::client::{Answer, Client};
+use super::support::gateway::{Gateway, Site};
+use super::support::receiver::{Reply, serve};
+
+/// Endpoints, each with the event types that it takes: one takes everything that comes, one never takes anything, one holds
+/// back for longer than any life here.
+pub const ENDPOINTS: [(&str, &str); 3] = [("steady", "order.*"), ("refusing", "refused.*"), ("held", "held.*")];
+
+/// What all events are signed with.
+const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+/// Bytes of a journal segment: the least there may be.
+pub const SEGMENT_BYTES: u64 = 64 << 10;
+
+/// Bytes of a batch.
+pub const BATCH_BYTES: usize = 32 << 10;
+
+/// A gateway's place, with an endpoint server and the record of all its lives.
+pub struct Stage {
+    pub site: Site,
+    pub arrivals: Receiver<(String, String)>,
+    log: tempfile::TempDir,
+}
+
+impl Stage {
+    /// `retention` are bytes that the journal may take; four segments at least.
+    pub fn new(retention: u64) -> Self {
+        let (sender, arrivals) = channel();
+        let sender = Mutex::new(sender);
+        let address = serve(move |request| {
+            let id = request.header("webhook-id").to_owned();
+            let reply = match request.path.as_str() {
+                "/steady" => Reply::Status(200),
+                "/refusing" => Reply::Status(400),
+                _ => Reply::Status(503),
+            };
+            // Whoever has seen enough does not listen.
+            let _ = sender.lock().unwrap().send((request.path, id));
+            reply
+        });
+        let mut config = format!(
+            "[retention]\nbytes = {retention}\n[limits]\nsegment_bytes = {SEGMENT_BYTES}\nbatch_bytes = {BATCH_BYTES}\n\
+             header_bytes = \"8KiB\"\nbody_bytes = \"8KiB\"\napi_body_bytes = \"8KiB\"\nfree_bytes = \"64KiB\"\ndrain_s = 2\n"
+        );
+        for (name, types) in ENDPOINTS {
+            let to = format!("name = \"{name}\"\nurl = \"http://{address}/{name}\"\nevent_types = [\"{types}\"]");
+            config.push_str(&format!("[[endpoint]]\n{to}\nsecret = \"{SECRET}\"\n"));
+        }
+        Self { site: Site::new(&config), arrivals, log: tempfile::tempdir().unwrap() }
+    }
+
+    fn log(&self) -> PathBuf {
+        self.log.path().join("record")
+    }
+
+    /// Starts a gateway under the shim, which may end before it serves.
+    pub fn spawn(&self, watch: Watch) -> Gateway {
+        let mut command = self.site.serve();
+        watch.set(&mut command, self.site.home(), &self.log());
+        Gateway::spawn(command)
+    }
+
+    /// Starts a gateway that serves.
+    pub fn start(&self) -> Gateway {
+        let mut gateway = self.spawn(Watch::default());
+        assert!(gateway.is_ready(), "the gateway ended with {:?}:\n{}", gateway.exit_code(), self.site.log());
+        gateway
+    }
+
+    /// Stops it in order.
+    pub fn stop(&self, mut gateway: Gateway) {
+        gateway.terminate();
+        assert_eq!(gateway.exit_code(), Some(0), "{}", self.site.log());
+    }
+
+    /// All that was recorded so far.
+    pub fn records(&self) -> Vec<Record> {
+        record::read(&self.log())
+    }
+
+    /// The record, which is complete: played back it gives what lies there.
+    fn story(self, name: &'static str, erased: Vec<String>, drops: bool) -> Story {
+        let records = self.records();
+        let mut model = Model::new(self.site.home());
+        records.iter().for_each(|record| model.take(record));
+        model.assert_is(self.site.home(), &["log", "postrider.toml"]);
+        Story { name, records, root: self.site.home().to_owned(), erased, drops }
+    }
+}
+
+/// A client of a site's management API.
+pub fn api(site: &Site) -> Client {
+    Client::with_token(site.management, &site.token())
+}
+
+/// A recorded story.
+#[derive(Clone)]
+pub struct Story {
+    pub name: &'static str,
+    pub records: Vec<Record>,
+    pub root: PathBuf,
+    /// Events whose content was erased, in the order of the requests.
+    pub erased: Vec<String>,
+    /// Whether segments were dropped, so that what is delivered may be gone.
+    pub drops: bool,
+}
+
+/// The payload that goes under a key: its own, and of its own length.
+pub fn payload_of(key: &str) -> String {
+    let random = SeededEntropy::new(u64::from(crc32c::crc32c(key.as_bytes())));
+    let blocks = match random.next_u64() % 5 {
+        _ if key.contains("-large-") => 400,
+        0 => random.next_u64() % 350,
+        _ => random.next_u64() % 40,
+    };
+    let pad: String = (0..blocks + 4).map(|_| format!("{:016x}", random.next_u64())).collect();
+    format!("{{\"key\": \"{key}\", \"pad\": \"{pad}\"}}")
+}
+
+/// Publishes the event of a key. What its kind is stands in front of the key.
+pub fn publish(api: &mut Client, key: &str) -> std::io::Result<Answer> {
+    let event_type = match key.split_once('-').unwrap().0 {
+        "held" => "held.back",
+        "refused" => "refused.always",
+        _ => "order.created",
+    };
+    let headers = [("content-type", "application/json"), ("idempotency-key", key)];
+    let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let body = format!("{{\"eventType\":\"{event_type}\",\"payload\":{}}}", payload_of(key));
+    api.ask("POST", "/api/v1/app/default/msg", &headers, body.as_bytes())
+}
+
+/// Publishes so many events on each of three connections; one in eight is sent twice. Ends early when the gateway does.
+/// Returns the ids of those that were answered.
+pub fn load(site: &Site, round: &str, each: usize) -> Vec<(String, String)> {
+    let send = |sender: usize| {
+        let mut api = api(site);
+        let mut taken = Vec::new();
+        for n in 0..each {
+            let kind = ["order", "order", "refused", "order", "held", "order", "order", "erase"][n % 8];
+            let key = format!("{kind}-{round}-{sender}-{n}");
+            for _ in 0..1 + usize::from(n % 8 == 3) {
+                match publish(&mut api, &key) {
+                    Ok(answer) if answer.status == 202 => {
+                        taken.push((key.clone(), answer.json()["id"].as_str().unwrap().to_owned()));
+                    }
+                    Ok(answer) => assert_eq!(answer.status, 503, "{}", answer.json()),
+                    Err(_) => return taken,
+                }
+            }
+        }
+        taken
+    };
+    std::thread::scope(|scope| {
+        let senders: Vec<_> = (0..3).map(|sender| scope.spawn(move || send(sender))).collect();
+        senders.into_iter().flat_map(|sender| sender.join().unwrap()).collect()
+    })
+}
+
+/// Waits until the steady endpoint has got these.
+pub fn wait_for(stage: &Stage, taken: &[(String, String)]) {
+    let is_steady = |key: &str| key.starts_with("order-") || key.starts_with("erase-");
+    let mut missing: HashSet<_> = taken.iter().filter(|(key, _)| is_steady(key)).map(|(_, id)| id.as_str()).collect();
+    while !missing.is_empty() {
+        let (path, id) = stage.arrivals.recv_timeout(PATIENCE).unwrap_or_else(|e| panic!("{e}: {missing:?}"));
+        if path == "/steady" {
+            missing.remove(id.as_str());
+        }
+    }
+}
+
+fn erase(api: &mut Client, id: &str) {
+    let answer = api.ask("DELETE", &format!("/api/v1/app/default/msg/{id}/content"), &[], b"").unwrap();
+    assert_eq!(answer.status, 204);
+}
+
+fn killed_in_the_start(stage: &Stage, records: u64) {
+    let mut gateway = stage.spawn(Watch { kill_after: Some(records), ..Watch::default() });
+    assert!(!gateway.is_ready(), "it serves before {records} records");
+    assert_eq!(gateway.exit_code(), None, "{}", stage.site.log());
+}
+
+/// The first start of all, after some that did not get that far, a few events, a stop in order.
+pub fn first_start() -> Story {
+    let stage = Stage::new(1 << 30);
+    // A start that dies between making a name and making it durable leaves that to the next.
+    for records in 2..16 {
+        killed_in_the_start(&stage, records);
+    }
+    let gateway = stage.start();
+    let mut api = api(&stage.site);
+    for key in ["order-1", "held-2", "refused-3"] {
+        assert_eq!(publish(&mut api, key).unwrap().status, 202);
+    }
+    stage.stop(gateway);
+    stage.story("first start", Vec::new(), false)
+}
+
+/// Load over several segments, an erasure, a restart, a kill, a kill in the start, and one more life.
+pub fn busy_lives() -> Story {
+    let stage = Stage::new(1 << 30);
+    let gateway = stage.start();
+    let taken = load(&stage.site, "a", 24);
+    wait_for(&stage, &taken);
+    let mut erased: Vec<String> =
+        taken.into_iter().filter(|(key, _)| key.starts_with("erase-")).map(|(_, id)| id).collect();
+    erased.dedup();
+    erased.truncate(4);
+    let mut api = api(&stage.site);
+    erased.iter().for_each(|id| erase(&mut api, id));
+    stage.stop(gateway);
+    // Killed under load, then while it starts.
+    let mut gateway = stage.spawn(Watch { kill_after: Some(260), ..Watch::default() });
+    assert!(gateway.is_ready(), "{}", stage.site.log());
+    load(&stage.site, "b", 1_000);
+    assert_eq!(gateway.exit_code(), None);
+    for records in [9, 17, 30] {
+        killed_in_the_start(&stage, records);
+    }
+    let gateway = stage.start();
+    load(&stage.site, "c", 5);
+    stage.stop(gateway);
+    stage.story("busy lives", erased, false)
+}
+
+/// So much load that segments are dropped, with what is held carried out of them.
+pub fn retention() -> Story {
+    let stage = Stage::new(5 * SEGMENT_BYTES);
+    let gateway = stage.start();
+    for round in ["a", "b", "c", "d", "e", "f"] {
+        let taken = load(&stage.site, round, 24);
+        wait_for(&stage, &taken);
+    }
+    stage.stop(gateway);
+    let log = stage.site.log();
+    let dropped = log.lines().filter(|line| line.contains("dropped the oldest")).count();
+    assert!(dropped > 1, "{dropped} segments were dropped:\n{log}");
+    stage.story("retention", Vec::new(), true)
+}
