@@ -24,8 +24,11 @@ pub mod names;
 pub mod signature;
 pub mod times;
 
-/// Every target by its name, which is also that of its corpus.
-pub const TARGETS: [(&str, fn(&[u8])); 8] = [
+/// A target's name, which is also that of its corpus, and its body.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// Every target.
+pub const TARGETS: [Target; 8] = [
     ("config", config::run),
     ("facts", facts::run),
     ("http", http::run),

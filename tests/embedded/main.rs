@@ -7,10 +7,12 @@ mod concurrency;
 mod damage;
 mod erasure;
 mod failures;
+mod hooked;
 mod index_damage;
 mod journal_damage;
 mod lag;
 mod lives;
+mod moments;
 mod retention;
 #[path = "../support/store.rs"]
 mod store;

@@ -45,7 +45,7 @@ fn every_byte() -> bool {
 fn offsets(content: &[u8]) -> Vec<usize> {
     let every = every_byte();
     let frames = 4096..frames_end(content);
-    let wanted = |at: &usize| every || content[*at] != 0 || at % 97 == 0 || frames.contains(at);
+    let wanted = |at: &usize| every || content[*at] != 0 || at.is_multiple_of(97) || frames.contains(at);
     // Of the space after the last frame, which holds nothing yet, a little will do.
     let end = if is_sealed(content) { content.len() } else { frames.end + 512 };
     (0..end).filter(wanted).collect()

@@ -1,6 +1,6 @@
 //! Operations on the files of a journal, as an input asks for them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use postrider::env::{Disk, DiskFile, MemDisk};
 
@@ -107,7 +107,7 @@ fn file(disk: &MemDisk, which: u8) -> Option<(PathBuf, Vec<u8>)> {
     Some((path, content))
 }
 
-fn put(disk: &MemDisk, path: &PathBuf, content: &[u8]) {
+fn put(disk: &MemDisk, path: &Path, content: &[u8]) {
     let file = match disk.open(path, true) {
         Ok(file) => file,
         Err(_) => disk.create_new(path).expect("the name is free"),
