@@ -6,10 +6,12 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io;
-use std::ops::Bound;
+use std::ops::{Bound, Deref};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use crossbeam_channel::RecvTimeoutError;
 
 use super::meta::{self, FORMAT, Meta, Sum, family_slot};
 use super::table::Table;
@@ -21,6 +23,9 @@ const SLED_SEGMENT_BYTES: usize = 8 << 20;
 const LOCK_TRIES: u32 = 1_000;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
+/// How long one batch may take to be written. It is bounded by what may lag behind the journal, and takes a second or two.
+const WRITE_MAX: Duration = Duration::from_secs(30);
+
 /// The tree, or its directory, can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TreeError {
@@ -30,6 +35,12 @@ pub enum TreeError {
     /// sled panicked, as it does on some damage.
     #[error("the key space is damaged: sled panicked while {0}")]
     Panicked(&'static str),
+    /// sled waits for a write that does not come.
+    #[error("the key space did not take a batch within {} s; its disk fails or hangs", WRITE_MAX.as_secs())]
+    Stalled,
+    /// There is no thread to be had.
+    #[error("no thread for writing the key space: {0}")]
+    Thread(io::Error),
     /// Its keys do not sum up to what it says of itself.
     #[error("the key space has lost or changed keys of family {family:?}: {found} keys where {expected} were counted")]
     Incomplete {
@@ -59,7 +70,28 @@ pub enum TreeError {
 /// An open tree.
 #[derive(Debug, Clone)]
 pub struct Tree {
-    db: sled::Db,
+    db: Db,
+}
+
+/// sled, closed without a panic: at its end it unwraps what a last sync said, and by then nobody depends on that.
+#[derive(Debug, Clone)]
+struct Db(Option<sled::Db>);
+
+impl Deref for Db {
+    type Target = sled::Db;
+
+    fn deref(&self) -> &sled::Db {
+        self.0.as_ref().expect("it is taken out by drop only")
+    }
+}
+
+impl Drop for Db {
+    fn drop(&mut self) {
+        let db = self.0.take();
+        if let Err(error) = guarded("closing", || drop(db)) {
+            tracing::warn!(%error, "the next start looks after the key space");
+        }
+    }
 }
 
 impl Tree {
@@ -76,7 +108,7 @@ impl Tree {
             .use_compression(false)
             .flush_every_ms(None);
         let db = guarded("opening", || config.open())??;
-        Ok(Self { db })
+        Ok(Self { db: Db(Some(db)) })
     }
 
     /// Reads every key and holds the sums against what the tree says of itself.
@@ -144,9 +176,7 @@ impl Tree {
                 }
             }
             batch.insert(meta::KEY, meta.encode());
-            self.db.apply_batch(batch)?;
-            self.db.flush()?;
-            Ok(())
+            write_through(self.db.clone(), batch)
         })?
     }
 
@@ -159,6 +189,26 @@ impl Tree {
 /// Runs `work` and turns a panic inside sled into an error.
 fn guarded<T>(doing: &'static str, work: impl FnOnce() -> T) -> Result<T, TreeError> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|_| TreeError::Panicked(doing))
+}
+
+/// Applies a batch and flushes it, on a thread of its own: after an I/O error sled may wait for ever for a write that nobody
+/// makes any more. Then the thread is left behind, with a handle that keeps sled from being closed, which would hang as well.
+fn write_through(db: Db, batch: sled::Batch) -> Result<(), TreeError> {
+    let (done, seen) = crossbeam_channel::bounded(1);
+    let write = move || {
+        let written = db.apply_batch(batch).and_then(|()| db.flush());
+        // Let go of before anybody may close it.
+        drop(db);
+        // Nobody listens once the time is up.
+        let _ = done.send(written);
+    };
+    let spawned = std::thread::Builder::new().name("index-write".to_owned()).spawn(write);
+    spawned.map_err(TreeError::Thread)?;
+    match seen.recv_timeout(WRITE_MAX) {
+        Ok(written) => Ok(written.map(drop)?),
+        Err(RecvTimeoutError::Timeout) => Err(TreeError::Stalled),
+        Err(RecvTimeoutError::Disconnected) => Err(TreeError::Panicked("applying a batch")),
+    }
 }
 
 /// sled's own threads may hold its lock for a moment after its last user is gone, and sled does not wait for it: it would
