@@ -12,6 +12,7 @@ mod token;
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -32,6 +33,10 @@ use crate::store::embedded::{EmbeddedStore, OpenError, Opening, Progress};
 
 /// Milliseconds that requests in progress get when the gateway stops.
 const REQUEST_DRAIN_MS: u64 = 5_000;
+
+/// A file would grow past the limit that the process has for one (`ulimit -f`). Left alone it ends the process without a word;
+/// caught, the write fails, and that is a failure of the storage like any other. The number is Linux's.
+const SIGXFSZ: i32 = 25;
 
 /// Where a running gateway can be reached.
 #[derive(Debug, Clone)]
@@ -126,6 +131,14 @@ pub fn run(config: Config, progress: Progress<'_>, ready: impl FnOnce(&Running))
     let system = |what| move |source| DaemonError::System { what, source };
     let entropy = Arc::new(RealEntropy);
     let clock = Arc::new(RealClock::new());
+    has_descriptors().map_err(system("opening the first descriptors"))?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(system("starting threads"))?;
+    {
+        let _within = runtime.enter();
+        // Once caught it stays caught; nobody has to listen.
+        signal(SignalKind::from_raw(SIGXFSZ)).map_err(system("listening for signals"))?;
+    }
     let store = EmbeddedStore::open(Opening {
         data: config.data_dir.clone(),
         limits: config.limits.store.clone(),
@@ -138,8 +151,6 @@ pub fn run(config: Config, progress: Progress<'_>, ready: impl FnOnce(&Running))
     let ingress = bind(config.listeners.ingress, "ingress")?;
     let management = bind(config.listeners.management, "management")?;
     let token = token::prepare(&config.data_dir, config.token_file.as_deref(), &*entropy)?;
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(system("starting threads"))?;
     let outcome = runtime.block_on(async {
         let address = |listener: &std::net::TcpListener| listener.local_addr().map_err(system("reading an address"));
         let running = Running {
@@ -237,6 +248,12 @@ fn engine_end(ended: Result<Result<crate::engine::Drained, EngineError>, tokio::
         Ok(Ok(_)) => DaemonError::Storage(StoreError::Failed("deliveries ended without being told to".into())),
         Err(error) => DaemonError::Storage(StoreError::Failed(error.to_string().into())),
     }
+}
+
+/// Tokio panics where it can't have the few descriptors that it begins with; here that is an error.
+fn has_descriptors() -> io::Result<()> {
+    let few = [(); 4].map(|()| UnixStream::pair());
+    few.into_iter().try_for_each(|pair| pair.map(drop))
 }
 
 fn on(kind: SignalKind) -> Result<Signal, DaemonError> {

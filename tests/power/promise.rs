@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use postrider::core::delivery::DeliveryState;
@@ -18,6 +19,14 @@ use super::session::{BATCH_BYTES, ENDPOINTS, SEGMENT_BYTES, Story, payload_of};
 
 /// Events of each state whose deliveries and keys are looked at, beside the newest.
 const LOOKED_AT: usize = 12;
+
+/// Bytes of payloads that are never dropped, however tight the journal: what is left of the segments that stay beside carried
+/// keys and events, heads and settles.
+const NEWEST_BYTES: u64 = SEGMENT_BYTES / 6;
+
+/// How often a lock is tried, and how long to wait in between.
+const LOCK_TRIES: u32 = 200;
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 /// What has left the process.
 #[derive(Debug, Default)]
@@ -138,16 +147,18 @@ impl Promise {
         self.check_missing(story, found)
     }
 
-    /// Where segments are dropped the oldest may be gone, if they were delivered.
+    /// Where segments are dropped, events that are done and not among the newest may be gone.
     fn check_missing(&self, story: &Story, found: &BTreeMap<EventId, Arc<Event>>) -> Result<(), String> {
-        let carried = |key: &str| key.starts_with("held-");
-        let oldest = self.answered.iter().find(|(id, key)| found.contains_key(id) && !carried(key)).map(|(id, _)| *id);
-        for (id, key) in self.answered.iter().filter(|(id, _)| !found.contains_key(id)) {
-            let endpoint = if key.starts_with("refused-") { "refusing" } else { "steady" };
-            let done = !carried(key) && self.attempted.contains(&(*id, endpoint.to_owned()));
-            if !(story.drops && done && oldest.is_none_or(|oldest| *id < oldest)) {
-                return Err(format!("{id} ({key}) was answered and is gone"));
+        let mut newer_bytes = 0;
+        for (id, key) in self.answered.iter().rev() {
+            if !found.contains_key(id) {
+                let endpoint = if key.starts_with("refused-") { "refusing" } else { "steady" };
+                let done = !key.starts_with("held-") && self.attempted.contains(&(*id, endpoint.to_owned()));
+                if !(story.drops && done && newer_bytes >= NEWEST_BYTES) {
+                    return Err(format!("{id} ({key}) was answered and is gone; attempted: {done}"));
+                }
             }
+            newer_bytes += payload_of(key).len() as u64;
         }
         match self.attempted.iter().find(|(id, _)| !self.answered.contains_key(id) && !found.contains_key(id)) {
             Some((id, endpoint)) => Err(format!("{id} was delivered to {endpoint} and is gone")),
@@ -208,15 +219,22 @@ fn open(data: &Path) -> Result<EmbeddedStore, String> {
         cache_bytes: 1 << 20,
         ..StoreLimits::default()
     };
-    let opening = Opening {
-        data: data.to_owned(),
-        limits,
-        clock: Arc::new(RealClock::new()),
-        entropy: Arc::new(SeededEntropy::new(7)),
-        rebuild: false,
-        progress: &mut |_, _| {},
-    };
-    EmbeddedStore::open(opening).map_err(|error| format!("it does not open: {error} ({error:?})"))
+    for _ in 0..LOCK_TRIES {
+        let opening = Opening {
+            data: data.to_owned(),
+            limits: limits.clone(),
+            clock: Arc::new(RealClock::new()),
+            entropy: Arc::new(SeededEntropy::new(7)),
+            rebuild: false,
+            progress: &mut |_, _| {},
+        };
+        match EmbeddedStore::open(opening) {
+            // A process that another thread starts just now has a copy of the lock until it becomes another program.
+            Err(error) if error.is_held() => std::thread::sleep(LOCK_PAUSE),
+            opened => return opened.map_err(|error| format!("it does not open: {error} ({error:?})")),
+        }
+    }
+    Err("its lock is not let go of".to_owned())
 }
 
 /// The event of a key as the API makes it.

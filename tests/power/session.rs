@@ -25,6 +25,10 @@ const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 /// Bytes of a journal segment: the least there may be.
 pub const SEGMENT_BYTES: u64 = 64 << 10;
 
+/// Bytes that the journal may take where segments are to be dropped: three sealed ones stay, beside the one that is written,
+/// two prepared ones and two in reserve.
+pub const TIGHT_BYTES: u64 = 8 * SEGMENT_BYTES;
+
 /// Bytes of a batch.
 pub const BATCH_BYTES: usize = 32 << 10;
 
@@ -36,7 +40,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// `retention` are bytes that the journal may take; four segments at least.
+    /// `retention` are bytes that the journal may take.
     pub fn new(retention: u64) -> Self {
         let (sender, arrivals) = channel();
         let sender = Mutex::new(sender);
@@ -238,9 +242,9 @@ pub fn busy_lives() -> Story {
 
 /// So much load that segments are dropped, with what is held carried out of them.
 pub fn retention() -> Story {
-    let stage = Stage::new(5 * SEGMENT_BYTES);
+    let stage = Stage::new(TIGHT_BYTES);
     let gateway = stage.start();
-    for round in ["a", "b", "c", "d", "e", "f"] {
+    for round in ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"] {
         let taken = load(&stage.site, round, 24);
         wait_for(&stage, &taken);
     }

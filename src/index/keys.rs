@@ -1,0 +1,146 @@
+//! Keys with their values as they are kept: by sled, or in memory for simulations.
+//!
+//! **Invariants**
+//! - A panic inside sled becomes an error, also when it is closed.
+//! - No write takes longer than [`WRITE_MAX`]: after an I/O error sled may wait for ever.
+
+use std::io;
+use std::ops::{Bound, Deref};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use crossbeam_channel::RecvTimeoutError;
+
+use super::tree::TreeError;
+use super::tree_mem::{self, MemTree};
+
+/// How long one batch may take to be written. It is bounded by what may lag behind the journal, and takes a second or two.
+pub(super) const WRITE_MAX: Duration = Duration::from_secs(30);
+
+/// Changes that are made all or none: a key's new value, or its removal. Of two for one key the later counts.
+pub(super) type Batch = Vec<(sled::IVec, Option<sled::IVec>)>;
+
+/// Keys with their values.
+#[derive(Debug, Clone)]
+pub(super) enum Keys {
+    /// Kept by sled.
+    Sled(Db),
+    /// Kept nowhere.
+    Memory(MemTree),
+}
+
+/// sled, closed without a panic: at its end it unwraps what a last sync said, and by then nobody depends on that.
+#[derive(Debug, Clone)]
+pub(super) struct Db(Option<sled::Db>);
+
+impl Deref for Db {
+    type Target = sled::Db;
+
+    fn deref(&self) -> &sled::Db {
+        self.0.as_ref().expect("it is taken out by drop only")
+    }
+}
+
+impl Drop for Db {
+    fn drop(&mut self) {
+        let db = self.0.take();
+        if let Err(error) = guarded("closing", || drop(db)) {
+            tracing::warn!(%error, "the next start looks after the key space");
+        }
+    }
+}
+
+impl Keys {
+    pub(super) const fn sled(db: sled::Db) -> Self {
+        Self::Sled(Db(Some(db)))
+    }
+
+    pub(super) fn get(&self, key: &[u8]) -> Result<Option<sled::IVec>, TreeError> {
+        match self {
+            Self::Sled(db) => Ok(db.get(key)?),
+            Self::Memory(tree) => Ok(tree.get(key)),
+        }
+    }
+
+    /// The keys of a range with their values, in order from either end.
+    pub(super) fn range(&self, from: Bound<&[u8]>, to: Bound<&[u8]>) -> Iter {
+        match self {
+            Self::Sled(db) => Iter::Sled(db.range::<&[u8], _>((from, to))),
+            Self::Memory(tree) => Iter::Memory(tree.range(from, to)),
+        }
+    }
+
+    /// Writes a batch, and has sled hand it to the system.
+    pub(super) fn write(&self, batch: Batch) -> Result<(), TreeError> {
+        match self {
+            Self::Sled(db) => write_through(db.clone(), batch),
+            Self::Memory(tree) => Ok(tree.write(batch)?),
+        }
+    }
+
+    /// Bytes on the disk.
+    pub(super) fn disk_bytes(&self) -> u64 {
+        match self {
+            Self::Sled(db) => db.size_on_disk().unwrap_or(0),
+            Self::Memory(_) => 0,
+        }
+    }
+}
+
+/// Keys with their values, in order from either end.
+pub(super) enum Iter {
+    Sled(sled::Iter),
+    Memory(tree_mem::Iter),
+}
+
+impl Iterator for Iter {
+    type Item = sled::Result<(sled::IVec, sled::IVec)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self {
+            Self::Sled(iter) => iter.next(),
+            Self::Memory(iter) => iter.next().map(Ok),
+        }
+    }
+}
+
+impl DoubleEndedIterator for Iter {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        match self {
+            Self::Sled(iter) => iter.next_back(),
+            Self::Memory(iter) => iter.next_back().map(Ok),
+        }
+    }
+}
+
+/// Runs `work` and turns a panic inside sled into an error.
+pub(super) fn guarded<T>(doing: &'static str, work: impl FnOnce() -> T) -> Result<T, TreeError> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|_| TreeError::Panicked(doing))
+}
+
+/// Applies a batch and flushes it, on a thread of its own: after an I/O error sled may wait for ever for a write that nobody
+/// makes any more. Then the thread is left behind, with a handle that keeps sled from being closed, which would hang as well.
+fn write_through(db: Db, changes: Batch) -> Result<(), TreeError> {
+    let (done, seen) = crossbeam_channel::bounded(1);
+    let write = move || {
+        let mut batch = sled::Batch::default();
+        for (key, value) in changes {
+            match value {
+                Some(value) => batch.insert(key, value),
+                None => batch.remove(key),
+            }
+        }
+        let written = db.apply_batch(batch).and_then(|()| db.flush());
+        // Let go of before anybody may close it.
+        drop(db);
+        // Nobody listens once the time is up.
+        let _ = done.send(written);
+    };
+    let spawned = std::thread::Builder::new().name("index-write".to_owned()).spawn(write);
+    spawned.map_err(TreeError::Thread)?;
+    match seen.recv_timeout(WRITE_MAX) {
+        Ok(written) => Ok(written.map(drop)?),
+        Err(RecvTimeoutError::Timeout) => Err(TreeError::Stalled),
+        Err(RecvTimeoutError::Disconnected) => Err(TreeError::Panicked("applying a batch")),
+    }
+}
