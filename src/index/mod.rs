@@ -13,12 +13,17 @@
 //! | `x` | time of death, endpoint, event | reason, attempts | dead letters | [`dead`] |
 //! | `z` | event | – | events whose content was erased | [`erased`] |
 //!
+//! Entries of `d`, `e`, `q`, `x` and `z` share keys of sled's by the hundred ([`block`]); the tables above and the sums know
+//! nothing of that.
+//!
 //! **Invariants**
 //! - The tree is the fold of a *prefix* of the journal; the prefix's end is a key in the same atomic batch.
 //! - The tree can be deleted at any time: nothing is in it that the journal does not say.
 //! - No event bytes, response bytes or texts of dedup keys are in it.
 //! - A delivery that settles before the table in memory is applied never reaches sled: it cancels out.
 
+mod apply;
+mod block;
 pub mod dead;
 pub mod dedup;
 pub mod delivery;

@@ -4,14 +4,20 @@
 //! measurement; so it is opened inside `catch_unwind`, every key is read and summed at the start, and whatever is wrong
 //! makes the caller rebuild the directory from the journal.
 
+use std::cmp::Ordering;
+use std::collections::VecDeque;
 use std::fs::{self, File, TryLockError};
 use std::io;
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow, RangeBounds};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
+use super::apply::Applying;
+use super::block::{self, Entry, is_packed};
 use super::meta::{self, FORMAT, Meta, Sum, family_slot};
+use super::state::Layered;
 use super::table::Table;
 
 /// sled's own segments; with 8 MiB no value of ours comes near the size that sled puts into files of their own.
@@ -20,6 +26,11 @@ const SLED_SEGMENT_BYTES: usize = 8 << 20;
 /// How often sled's lock is tried, and how long to wait in between: ten seconds in all.
 const LOCK_TRIES: u32 = 1_000;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
+
+/// Entries that a walk reads at a time.
+const RUN_ENTRIES: usize = 64;
+
+const NO_BLOCK: TreeError = TreeError::Foreign("a block that does not decode");
 
 /// The tree, or its directory, can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +71,43 @@ pub enum TreeError {
 #[derive(Debug, Clone)]
 pub struct Tree {
     db: sled::Db,
+    /// A batch moves entries from block to block; who looks for one must not look between.
+    whole: Arc<RwLock<()>>,
+}
+
+/// Walks over the entries of a range. Goes on from the last one's key, so that batches applied meanwhile neither hide an
+/// entry from it nor show one twice.
+pub struct Range<'t> {
+    tree: &'t Tree,
+    from: Bound<sled::IVec>,
+    to: Bound<sled::IVec>,
+    way: Layered,
+    run: VecDeque<Entry>,
+    ended: bool,
+}
+
+impl Iterator for Range<'_> {
+    type Item = Result<Entry, TreeError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.run.is_empty() && !self.ended {
+            match self.tree.run(as_bytes(&self.from), as_bytes(&self.to), self.way) {
+                Ok(run) => self.run = run,
+                Err(error) => {
+                    self.ended = true;
+                    return Some(Err(error));
+                }
+            }
+            let beyond = self.run.back().map(|(last, _)| Bound::Excluded(last.clone()));
+            match (beyond, self.way) {
+                (Some(beyond), Layered::Up) => self.from = beyond,
+                (Some(beyond), Layered::Down) => self.to = beyond,
+                (None, _) => self.ended = true,
+            }
+            self.ended |= is_empty(as_bytes(&self.from), as_bytes(&self.to));
+        }
+        self.run.pop_front().map(Ok)
+    }
 }
 
 impl Tree {
@@ -76,7 +124,7 @@ impl Tree {
             .use_compression(false)
             .flush_every_ms(None);
         let db = guarded("opening", || config.open())??;
-        Ok(Self { db })
+        Ok(Self { db, whole: Arc::default() })
     }
 
     /// Reads every key and holds the sums against what the tree says of itself.
@@ -99,11 +147,9 @@ impl Tree {
         let mut sums = <[Sum; super::FAMILIES.len()]>::default();
         for entry in self.db.iter() {
             let (key, value) = entry?;
-            if key == meta::KEY {
-                continue;
+            if key != meta::KEY {
+                sum_up(&mut sums, &key, &value)?;
             }
-            let slot = key.first().and_then(|f| family_slot(*f)).ok_or(TreeError::Foreign("a key of no family"))?;
-            sums[slot].add(&key, &value);
         }
         for (slot, (found, expected)) in sums.iter().zip(&meta.sums).enumerate() {
             if found != expected {
@@ -116,43 +162,118 @@ impl Tree {
 
     /// The value of a key.
     pub fn get(&self, key: &[u8]) -> Result<Option<sled::IVec>, TreeError> {
-        Ok(self.db.get(key)?)
+        if !key.first().is_some_and(|family| is_packed(*family)) {
+            return Ok(self.db.get(key)?);
+        }
+        let _whole = self.whole();
+        let Some((first, bytes)) = self.block_around(key)? else { return Ok(None) };
+        let mut found = None;
+        let read = block::each(&first, &bytes, |k, value| match k.cmp(key) {
+            Ordering::Less => ControlFlow::Continue(()),
+            Ordering::Equal => {
+                found = Some(value.into());
+                ControlFlow::Break(())
+            }
+            Ordering::Greater => ControlFlow::Break(()),
+        });
+        read.ok_or(NO_BLOCK)?;
+        Ok(found)
     }
 
     /// The keys of a range with their values, in order from either end.
-    pub fn range(&self, from: Bound<&[u8]>, to: Bound<&[u8]>) -> sled::Iter {
-        self.db.range::<&[u8], _>((from, to))
+    pub fn range(&self, from: Bound<&[u8]>, to: Bound<&[u8]>, way: Layered) -> Range<'_> {
+        let (from, to) = (from.map(sled::IVec::from), to.map(sled::IVec::from));
+        Range { tree: self, from, to, way, run: VecDeque::new(), ended: false }
     }
 
     /// Applies a table and the new meta in one atomic batch. `meta.sums` is brought up to date on the way.
     pub fn apply(&self, table: &Table, meta: &mut Meta) -> Result<(), TreeError> {
         guarded("applying a batch", || {
-            let mut batch = sled::Batch::default();
-            for (key, value) in table.range(Bound::Unbounded, Bound::Unbounded) {
-                let slot = key.first().and_then(|f| family_slot(*f)).ok_or(TreeError::Foreign("a key of no family"))?;
-                let old = self.db.get(key)?;
-                if let Some(old) = &old {
-                    meta.sums[slot].remove(key, old);
-                }
-                match value {
-                    Some(value) => {
-                        meta.sums[slot].add(key, value);
-                        batch.insert(key, value);
-                    }
-                    None if old.is_some() => batch.remove(key),
-                    None => {}
-                }
-            }
+            let mut applying = Applying { db: &self.db, batch: sled::Batch::default(), sums: &mut meta.sums };
+            applying.take(table.range(Bound::Unbounded, Bound::Unbounded))?;
+            let mut batch = applying.batch;
             batch.insert(meta::KEY, meta.encode());
-            self.db.apply_batch(batch)?;
+            {
+                let _alone = self.whole.write().unwrap_or_else(PoisonError::into_inner);
+                self.db.apply_batch(batch)?;
+            }
             self.db.flush()?;
             Ok(())
         })?
     }
 
+    /// While it is held no batch changes the blocks.
+    fn whole(&self) -> RwLockReadGuard<'_, ()> {
+        self.whole.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The block that holds a key, if any does.
+    fn block_around(&self, key: &[u8]) -> Result<Option<Entry>, TreeError> {
+        let before = self.db.range::<&[u8], _>((Bound::Included(&key[..1]), Bound::Included(key))).next_back();
+        Ok(before.transpose()?)
+    }
+
+    /// Entries from one end of a range, at least one if there is any; all of those between the first and the last.
+    fn run(&self, from: Bound<&[u8]>, to: Bound<&[u8]>, way: Layered) -> Result<VecDeque<Entry>, TreeError> {
+        let _whole = self.whole();
+        let first = match from {
+            Bound::Included(key) | Bound::Excluded(key) if key.first().is_some_and(|f| is_packed(*f)) => {
+                self.block_around(key)?.map(|(first, _)| first)
+            }
+            _ => None,
+        };
+        let mut run = VecDeque::new();
+        let stored = self.db.range::<&[u8], _>((first.as_ref().map_or(from, |first| Bound::Included(first)), to));
+        let stored: &mut dyn Iterator<Item = _> = match way {
+            Layered::Up => &mut { stored },
+            Layered::Down => &mut stored.rev(),
+        };
+        for item in stored {
+            let (key, value) = item?;
+            let packed = key.first().is_some_and(|family| is_packed(*family));
+            let mut entries = if packed { block::unpack(&key, &value).ok_or(NO_BLOCK)? } else { vec![(key, value)] };
+            if way == Layered::Down {
+                entries.reverse();
+            }
+            run.extend(entries.into_iter().filter(|(key, _)| RangeBounds::<[u8]>::contains(&(from, to), &key[..])));
+            if run.len() >= RUN_ENTRIES {
+                break;
+            }
+        }
+        Ok(run)
+    }
+
     /// Bytes of the directory.
     pub fn disk_bytes(&self) -> u64 {
         self.db.size_on_disk().unwrap_or(0)
+    }
+}
+
+/// Counts what sled holds under a key in.
+fn sum_up(sums: &mut [Sum; super::FAMILIES.len()], key: &[u8], value: &[u8]) -> Result<(), TreeError> {
+    let family = key.first().copied().unwrap_or_default();
+    let slot = family_slot(family).ok_or(TreeError::Foreign("a key of no family"))?;
+    if !is_packed(family) {
+        sums[slot].add(key, value);
+        return Ok(());
+    }
+    let read = block::each(key, value, |key, value| {
+        sums[slot].add(key, value);
+        ControlFlow::Continue(())
+    });
+    read.ok_or(NO_BLOCK)
+}
+
+fn as_bytes(bound: &Bound<sled::IVec>) -> Bound<&[u8]> {
+    bound.as_ref().map(|key| &key[..])
+}
+
+/// sled panics on a range that ends before it starts; an empty one is simply empty.
+pub(super) fn is_empty(from: Bound<&[u8]>, to: Bound<&[u8]>) -> bool {
+    match (from, to) {
+        (Bound::Included(a), Bound::Included(b)) => a > b,
+        (Bound::Included(a) | Bound::Excluded(a), Bound::Included(b) | Bound::Excluded(b)) => a >= b,
+        _ => false,
     }
 }
 
