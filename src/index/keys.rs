@@ -4,9 +4,9 @@
 //! - A panic inside sled becomes an error, also when it is closed.
 //! - No write takes longer than [`WRITE_MAX`]: after an I/O error sled may wait for ever.
 
-use std::io;
 use std::ops::{Bound, Deref};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use crossbeam_channel::RecvTimeoutError;
@@ -70,10 +70,10 @@ impl Keys {
         }
     }
 
-    /// Writes a batch, and has sled hand it to the system.
-    pub(super) fn write(&self, batch: Batch) -> Result<(), TreeError> {
+    /// Writes a batch, and has sled hand it to the system. Nobody who holds `whole` sees half of it.
+    pub(super) fn write(&self, batch: Batch, whole: &Arc<RwLock<()>>) -> Result<(), TreeError> {
         match self {
-            Self::Sled(db) => write_through(db.clone(), batch),
+            Self::Sled(db) => write_through(db.clone(), batch, Arc::clone(whole)),
             Self::Memory(tree) => Ok(tree.write(batch)?),
         }
     }
@@ -88,6 +88,7 @@ impl Keys {
 }
 
 /// Keys with their values, in order from either end.
+#[expect(clippy::large_enum_variant, reason = "the large one is the one that is used")]
 pub(super) enum Iter {
     Sled(sled::Iter),
     Memory(tree_mem::Iter),
@@ -120,7 +121,7 @@ pub(super) fn guarded<T>(doing: &'static str, work: impl FnOnce() -> T) -> Resul
 
 /// Applies a batch and flushes it, on a thread of its own: after an I/O error sled may wait for ever for a write that nobody
 /// makes any more. Then the thread is left behind, with a handle that keeps sled from being closed, which would hang as well.
-fn write_through(db: Db, changes: Batch) -> Result<(), TreeError> {
+fn write_through(db: Db, changes: Batch, whole: Arc<RwLock<()>>) -> Result<(), TreeError> {
     let (done, seen) = crossbeam_channel::bounded(1);
     let write = move || {
         let mut batch = sled::Batch::default();
@@ -130,7 +131,10 @@ fn write_through(db: Db, changes: Batch) -> Result<(), TreeError> {
                 None => batch.remove(key),
             }
         }
-        let written = db.apply_batch(batch).and_then(|()| db.flush());
+        let alone = whole.write().unwrap_or_else(PoisonError::into_inner);
+        let applied = db.apply_batch(batch);
+        drop(alone);
+        let written = applied.and_then(|()| db.flush());
         // Let go of before anybody may close it.
         drop(db);
         // Nobody listens once the time is up.

@@ -13,12 +13,17 @@
 //! | `x` | time of death, endpoint, event | reason, attempts | dead letters | [`dead`] |
 //! | `z` | event | – | events whose content was erased | [`erased`] |
 //!
+//! Entries of `d`, `e`, `q`, `x` and `z` share keys of sled's by the hundred ([`block`]); the tables above and the sums know
+//! nothing of that.
+//!
 //! **Invariants**
 //! - The tree is the fold of a *prefix* of the journal; the prefix's end is a key in the same atomic batch.
 //! - The tree can be deleted at any time: nothing is in it that the journal does not say.
 //! - No event bytes, response bytes or texts of dedup keys are in it.
 //! - A delivery that settles before the table in memory is applied never reaches sled: it cancels out.
 
+mod apply;
+mod block;
 pub mod dead;
 pub mod dedup;
 pub mod delivery;
@@ -26,7 +31,9 @@ pub mod due;
 pub mod erased;
 pub mod event;
 mod fold;
+mod home;
 mod key;
+mod keys;
 mod ledger;
 pub mod meta;
 pub mod note;
@@ -36,11 +43,12 @@ mod tree;
 mod tree_mem;
 
 pub use fold::{Effects, Place, entry_of, fold, is_fresh};
+pub use home::Home;
 pub use ledger::Ledger;
 pub use meta::{Applied, Meta};
 pub use state::{Layered, State};
 pub use table::Table;
-pub use tree::{Home, Tree, TreeError};
+pub use tree::{Tree, TreeError};
 pub use tree_mem::MemTree;
 
 /// First bytes of the keys that are counted and summed.

@@ -9,7 +9,7 @@ use super::dedup;
 use super::ledger::Ledger;
 use super::meta::{Applied, Meta, family_slot};
 use super::table::Table;
-use super::tree::{Tree, TreeError};
+use super::tree::{Tree, TreeError, is_empty};
 
 /// The layers, from the newest to the oldest.
 #[derive(Debug)]
@@ -119,20 +119,14 @@ impl State {
         let empty = Table::default();
         let applying = self.applying.as_deref().unwrap_or(&empty);
         let (active, applying, tree) =
-            (self.active.range(from, to), applying.range(from, to), self.tree.range(from, to));
+            (self.active.range(from, to), applying.range(from, to), self.tree.range(from, to, way));
         let owned = |(key, value): (&[u8], Option<&[u8]>)| Ok((key.into(), value.map(sled::IVec::from)));
-        let stored = |entry: sled::Result<(sled::IVec, sled::IVec)>| {
-            entry.map(|(key, value)| (key, Some(value))).map_err(TreeError::from)
-        };
+        let mut tree = tree.map(|entry| entry.map(|(key, value)| (key, Some(value))));
         match way {
-            Layered::Up => {
-                merge([&mut active.map(owned), &mut applying.map(owned), &mut tree.map(stored)], way, &mut visit)
+            Layered::Up => merge([&mut active.map(owned), &mut applying.map(owned), &mut tree], way, &mut visit),
+            Layered::Down => {
+                merge([&mut active.rev().map(owned), &mut applying.rev().map(owned), &mut tree], way, &mut visit)
             }
-            Layered::Down => merge(
-                [&mut active.rev().map(owned), &mut applying.rev().map(owned), &mut tree.rev().map(stored)],
-                way,
-                &mut visit,
-            ),
         }
     }
 }
@@ -140,15 +134,6 @@ impl State {
 type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
 type Entry = (sled::IVec, Option<sled::IVec>);
 type Layer<'a> = &'a mut dyn Iterator<Item = Result<Entry, TreeError>>;
-
-/// sled panics on a range that ends before it starts; an empty one is simply empty.
-fn is_empty(from: Bound<&[u8]>, to: Bound<&[u8]>) -> bool {
-    match (from, to) {
-        (Bound::Included(a), Bound::Included(b)) => a > b,
-        (Bound::Included(a) | Bound::Excluded(a), Bound::Included(b) | Bound::Excluded(b)) => a >= b,
-        _ => false,
-    }
-}
 
 /// Walks three ordered layers as one; of equal keys the newest layer's counts.
 fn merge(layers: [Layer<'_>; 3], way: Layered, visit: Visit<'_>) -> Result<(), TreeError> {
@@ -191,25 +176,46 @@ fn first_layer(layers: &mut [Peekable<Layer<'_>>; 3], way: Layered) -> Option<us
 
 #[cfg(test)]
 mod tests {
+    use super::super::home::Home;
     use super::*;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
     #[derive(Debug, Clone)]
     enum Op {
-        Insert(u8, u8),
-        Remove(u8),
+        Insert(u16, u8),
+        Remove(u16),
+        /// So many keys at once, so that blocks are cut and joined.
+        InsertRun(u16, u16),
+        RemoveRun(u16, u16),
         SetAside,
         Apply,
     }
 
+    const KEYS: u16 = 600;
+
     fn op() -> impl Strategy<Value = Op> {
         prop_oneof![
-            4 => (0u8..12, any::<u8>()).prop_map(|(k, v)| Op::Insert(k, v)),
-            3 => (0u8..12).prop_map(Op::Remove),
-            1 => Just(Op::SetAside),
-            1 => Just(Op::Apply),
+            4 => (0..KEYS, any::<u8>()).prop_map(|(k, v)| Op::Insert(k, v)),
+            3 => (0..KEYS).prop_map(Op::Remove),
+            2 => (0..KEYS, 1..KEYS).prop_map(|(k, n)| Op::InsertRun(k, n)),
+            1 => (0..KEYS, 1..KEYS).prop_map(|(k, n)| Op::RemoveRun(k, n)),
+            2 => Just(Op::SetAside),
+            2 => Just(Op::Apply),
         ]
+    }
+
+    fn key(family: u8, n: u16) -> Vec<u8> {
+        [&[family, 0, 0, 0][..], &n.to_be_bytes()].concat()
+    }
+
+    fn insert(state: &mut State, model: &mut BTreeMap<Vec<u8>, Vec<u8>>, key: Vec<u8>, value: Vec<u8>) {
+        if model.contains_key(&key) {
+            state.table().insert(key.clone(), value.clone());
+        } else {
+            state.table().insert_new(key.clone(), value.clone());
+        }
+        model.insert(key, value);
     }
 
     fn walk(state: &State, from: Bound<&[u8]>, to: Bound<&[u8]>, way: Layered) -> Vec<(Vec<u8>, Vec<u8>)> {
@@ -225,50 +231,59 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(48))]
         #[test]
-        fn the_layers_together_are_one_ordered_map(ops in prop::collection::vec(op(), 1..60), low in 0u8..12, high in 0u8..12) {
+        fn the_layers_together_are_one_ordered_map(
+            family in prop::sample::select(vec![b'k', b'q']),
+            ops in prop::collection::vec(op(), 1..60),
+            low in 0..KEYS,
+            high in 0..KEYS,
+        ) {
             let dir = tempfile::tempdir().unwrap();
-            let tree = Tree::open(dir.path(), 1 << 20).unwrap();
+            let tree = Home::Directory(dir.path().to_owned()).open(1 << 20).unwrap();
             let meta = tree.check().unwrap();
             let mut state = State::new(tree, meta);
             let mut model: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
             let mut aside = None;
+            // Neighbours on both sides, which must stay as they are.
+            for (family, n) in [(b'e', KEYS - 1), (b'x', 0)] {
+                insert(&mut state, &mut model, key(family, n), vec![9; 20]);
+            }
             for op in ops {
                 match op {
-                    Op::Insert(k, v) => {
-                        let (key, value) = (vec![b'k', k], vec![v]);
-                        if model.contains_key(&key) {
-                            state.table().insert(key.clone(), value.clone());
-                        } else {
-                            state.table().insert_new(key.clone(), value.clone());
-                        }
-                        model.insert(key, value);
+                    Op::Insert(k, v) => insert(&mut state, &mut model, key(family, k), vec![v; 17]),
+                    Op::InsertRun(k, n) => {
+                        (k..KEYS.min(k + n)).for_each(|k| insert(&mut state, &mut model, key(family, k), vec![k as u8; 17]));
                     }
                     Op::Remove(k) => {
-                        let key = vec![b'k', k];
-                        state.table().remove(key.clone());
-                        model.remove(&key);
+                        state.table().remove(key(family, k));
+                        model.remove(&key(family, k));
                     }
+                    Op::RemoveRun(k, n) => (k..KEYS.min(k + n)).for_each(|k| {
+                        state.table().remove(key(family, k));
+                        model.remove(&key(family, k));
+                    }),
                     Op::SetAside => aside = state.set_aside().or(aside),
                     Op::Apply => {
                         if let Some((table, mut meta)) = aside.take() {
                             meta.sums = state.meta.sums;
                             state.tree().apply(&table, &mut meta).unwrap();
                             state.applied(&meta);
+                            prop_assert_eq!(state.tree().check().unwrap().sums, meta.sums);
                         }
                     }
                 }
             }
-            let (from, to) = (vec![b'k', low], vec![b'k', high]);
             let all: Vec<_> = model.clone().into_iter().collect();
+            let not_meta = |found: Vec<(Vec<u8>, Vec<u8>)>| found.into_iter().filter(|(k, _)| k[0] != b'm').collect::<Vec<_>>();
+            prop_assert_eq!(&not_meta(walk(&state, Bound::Unbounded, Bound::Unbounded, Layered::Up)), &all);
+            let (from, to) = (key(family, low), key(family, high));
             let some: Vec<_> = if low < high { model.range(from.clone()..to.clone()).map(|(k, v)| (k.clone(), v.clone())).collect() } else { vec![] };
-            prop_assert_eq!(walk(&state, Bound::Unbounded, Bound::Excluded(b"l"), Layered::Up).into_iter().filter(|(k, _)| k[0] == b'k').collect::<Vec<_>>(), all);
             let (from, to) = (Bound::Included(&from[..]), Bound::Excluded(&to[..]));
             prop_assert_eq!(&walk(&state, from, to, Layered::Up), &some);
             let mut down = walk(&state, from, to, Layered::Down);
             down.reverse();
             prop_assert_eq!(down, some);
-            for (key, value) in &model {
-                prop_assert_eq!(state.get(key).unwrap(), Some(value.clone()));
+            for n in 0..KEYS {
+                prop_assert_eq!(state.get(&key(family, n)).unwrap(), model.get(&key(family, n)).cloned());
             }
         }
     }

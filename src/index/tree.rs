@@ -4,23 +4,24 @@
 //! measurement; so it is opened inside `catch_unwind`, every key is read and summed at the start, and whatever is wrong
 //! makes the caller rebuild the directory from the journal.
 
-use std::fs::{self, File, TryLockError};
+use std::cmp::Ordering;
+use std::collections::VecDeque;
 use std::io;
-use std::ops::Bound;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::ops::{Bound, ControlFlow, RangeBounds};
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
+use super::apply::Applying;
+use super::block::{self, Entry, is_packed};
+use super::keys::{Batch, Keys, WRITE_MAX, guarded};
 use super::meta::{self, FORMAT, Meta, Sum, family_slot};
+use super::state::Layered;
 use super::table::Table;
-use super::tree_mem::{self, MemTree};
 
-/// sled's own segments; with 8 MiB no value of ours comes near the size that sled puts into files of their own.
-const SLED_SEGMENT_BYTES: usize = 8 << 20;
+/// Entries that a walk reads at a time.
+const RUN_ENTRIES: usize = 64;
 
-/// How often sled's lock is tried, and how long to wait in between: ten seconds in all.
-const LOCK_TRIES: u32 = 1_000;
-const LOCK_PAUSE: Duration = Duration::from_millis(10);
+const NO_BLOCK: TreeError = TreeError::Foreign("a block that does not decode");
 
 /// The tree, or its directory, can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +32,12 @@ pub enum TreeError {
     /// sled panicked, as it does on some damage.
     #[error("the key space is damaged: sled panicked while {0}")]
     Panicked(&'static str),
+    /// sled waits for a write that does not come.
+    #[error("the key space did not take a batch within {} s; its disk fails or hangs", WRITE_MAX.as_secs())]
+    Stalled,
+    /// There is no thread to be had.
+    #[error("no thread for writing the key space: {0}")]
+    Thread(io::Error),
     /// Its keys do not sum up to what it says of itself.
     #[error("the key space has lost or changed keys of family {family:?}: {found} keys where {expected} were counted")]
     Incomplete {
@@ -57,119 +64,53 @@ pub enum TreeError {
     },
 }
 
-/// Where a key space is kept.
-#[derive(Debug, Clone)]
-pub enum Home {
-    /// sled's directory.
-    Directory(PathBuf),
-    /// Nowhere but in memory, for simulations.
-    Memory(MemTree),
-}
-
-impl Home {
-    /// Whether there is one, in whatever state.
-    pub fn exists(&self) -> bool {
-        match self {
-            Self::Directory(dir) => dir.exists(),
-            Self::Memory(tree) => tree.exists(),
-        }
-    }
-
-    /// Opens the tree, which is made if it is missing. Nothing is checked yet: see [`Tree::check`].
-    pub fn open(&self, cache_bytes: u64) -> Result<Tree, TreeError> {
-        match self {
-            Self::Directory(dir) => Tree::open(dir, cache_bytes),
-            Self::Memory(tree) => {
-                tree.begin()?;
-                Ok(Tree { keys: Keys::Memory(tree.clone()) })
-            }
-        }
-    }
-
-    /// Keeps one damaged key space for whoever wants to look into it, and makes way for another.
-    pub fn set_aside(&self) -> Result<(), TreeError> {
-        match self {
-            Self::Directory(dir) => set_aside(dir),
-            Self::Memory(tree) => {
-                tree.lose();
-                Ok(())
-            }
-        }
-    }
-}
-
-fn set_aside(dir: &Path) -> Result<(), TreeError> {
-    let aside = dir.with_extension("damaged");
-    let directory = |path: &Path| {
-        let path = path.to_owned();
-        move |source| TreeError::Directory { path, source }
-    };
-    // What is in the place of a directory need not be one.
-    let removed = match fs::symlink_metadata(&aside) {
-        Ok(found) if found.is_dir() => fs::remove_dir_all(&aside),
-        Ok(_) => fs::remove_file(&aside),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
-    };
-    removed.map_err(directory(&aside))?;
-    fs::rename(dir, &aside).map_err(directory(dir))
-}
-
 /// An open tree.
 #[derive(Debug, Clone)]
 pub struct Tree {
     keys: Keys,
+    /// A batch moves entries from block to block; who looks for one must not look between.
+    whole: Arc<RwLock<()>>,
 }
 
-#[derive(Debug, Clone)]
-enum Keys {
-    Sled(sled::Db),
-    Memory(MemTree),
+/// Walks over the entries of a range. Goes on from the last one's key, so that batches applied meanwhile neither hide an
+/// entry from it nor show one twice.
+pub struct Range<'t> {
+    tree: &'t Tree,
+    from: Bound<sled::IVec>,
+    to: Bound<sled::IVec>,
+    way: Layered,
+    run: VecDeque<Entry>,
+    ended: bool,
 }
 
-/// Keys with their values, in order from either end.
-pub enum Iter {
-    /// Of sled.
-    Sled(sled::Iter),
-    /// Of a tree in memory.
-    Memory(tree_mem::Iter),
-}
-
-impl Iterator for Iter {
-    type Item = sled::Result<(sled::IVec, sled::IVec)>;
+impl Iterator for Range<'_> {
+    type Item = Result<Entry, TreeError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        match self {
-            Self::Sled(iter) => iter.next(),
-            Self::Memory(iter) => iter.next(),
+        if self.run.is_empty() && !self.ended {
+            match self.tree.run(as_bytes(&self.from), as_bytes(&self.to), self.way) {
+                Ok(run) => self.run = run,
+                Err(error) => {
+                    self.ended = true;
+                    return Some(Err(error));
+                }
+            }
+            let beyond = self.run.back().map(|(last, _)| Bound::Excluded(last.clone()));
+            match (beyond, self.way) {
+                (Some(beyond), Layered::Up) => self.from = beyond,
+                (Some(beyond), Layered::Down) => self.to = beyond,
+                (None, _) => self.ended = true,
+            }
+            self.ended |= is_empty(as_bytes(&self.from), as_bytes(&self.to));
         }
-    }
-}
-
-impl DoubleEndedIterator for Iter {
-    fn next_back(&mut self) -> Option<Self::Item> {
-        match self {
-            Self::Sled(iter) => iter.next_back(),
-            Self::Memory(iter) => iter.next_back(),
-        }
+        self.run.pop_front().map(Ok)
     }
 }
 
 impl Tree {
-    /// Opens the tree in `dir`, which is made if it is missing. Nothing is checked yet: see [`check`](Self::check).
-    pub fn open(dir: &Path, cache_bytes: u64) -> Result<Self, TreeError> {
-        let directory = |source| TreeError::Directory { path: dir.to_owned(), source };
-        wait_for_the_former_holder(&dir.join("db")).map_err(directory)?;
-        remove_half_written_snapshots(dir).map_err(directory)?;
-        let config = sled::Config::new()
-            .path(dir)
-            .cache_capacity(cache_bytes)
-            .segment_size(SLED_SEGMENT_BYTES)
-            .mode(sled::Mode::HighThroughput)
-            .use_compression(false)
-            .flush_every_ms(None);
-        let db = guarded("opening", || config.open())??;
-        Ok(Self { keys: Keys::Sled(db) })
+    /// The tree of these keys. Nothing is checked yet: see [`check`](Self::check).
+    pub(super) fn new(keys: Keys) -> Self {
+        Self { keys, whole: Arc::default() }
     }
 
     /// Reads every key and holds the sums against what the tree says of itself.
@@ -178,8 +119,8 @@ impl Tree {
     }
 
     fn check_unguarded(&self) -> Result<Meta, TreeError> {
-        let mut all = self.range(Bound::Unbounded, Bound::Unbounded);
-        let Some(bytes) = self.get(meta::KEY)? else {
+        let mut all = self.keys.range(Bound::Unbounded, Bound::Unbounded);
+        let Some(bytes) = self.keys.get(meta::KEY)? else {
             return if all.next().transpose()?.is_none() {
                 Ok(Meta::default())
             } else {
@@ -193,11 +134,9 @@ impl Tree {
         let mut sums = <[Sum; super::FAMILIES.len()]>::default();
         for entry in all {
             let (key, value) = entry?;
-            if key == meta::KEY {
-                continue;
+            if key != meta::KEY {
+                sum_up(&mut sums, &key, &value)?;
             }
-            let slot = key.first().and_then(|f| family_slot(*f)).ok_or(TreeError::Foreign("a key of no family"))?;
-            sums[slot].add(&key, &value);
         }
         for (slot, (found, expected)) in sums.iter().zip(&meta.sums).enumerate() {
             if found != expected {
@@ -210,103 +149,125 @@ impl Tree {
 
     /// The value of a key.
     pub fn get(&self, key: &[u8]) -> Result<Option<sled::IVec>, TreeError> {
-        match &self.keys {
-            Keys::Sled(db) => Ok(db.get(key)?),
-            Keys::Memory(tree) => Ok(tree.get(key)?),
+        if !key.first().is_some_and(|family| is_packed(*family)) {
+            return self.keys.get(key);
         }
+        let _whole = self.whole();
+        let Some((first, bytes)) = self.block_around(key)? else { return Ok(None) };
+        let mut found = None;
+        let read = block::each(&first, &bytes, |k, value| match k.cmp(key) {
+            Ordering::Less => ControlFlow::Continue(()),
+            Ordering::Equal => {
+                found = Some(value.into());
+                ControlFlow::Break(())
+            }
+            Ordering::Greater => ControlFlow::Break(()),
+        });
+        read.ok_or(NO_BLOCK)?;
+        Ok(found)
     }
 
     /// The keys of a range with their values, in order from either end.
-    pub fn range(&self, from: Bound<&[u8]>, to: Bound<&[u8]>) -> Iter {
-        match &self.keys {
-            Keys::Sled(db) => Iter::Sled(db.range::<&[u8], _>((from, to))),
-            Keys::Memory(tree) => Iter::Memory(tree.range(from, to)),
-        }
+    pub fn range(&self, from: Bound<&[u8]>, to: Bound<&[u8]>, way: Layered) -> Range<'_> {
+        let (from, to) = (from.map(sled::IVec::from), to.map(sled::IVec::from));
+        Range { tree: self, from, to, way, run: VecDeque::new(), ended: false }
     }
 
     /// Applies a table and the new meta in one atomic batch. `meta.sums` is brought up to date on the way.
     pub fn apply(&self, table: &Table, meta: &mut Meta) -> Result<(), TreeError> {
         guarded("applying a batch", || {
-            let mut batch = sled::Batch::default();
-            for (key, value) in table.range(Bound::Unbounded, Bound::Unbounded) {
-                let slot = key.first().and_then(|f| family_slot(*f)).ok_or(TreeError::Foreign("a key of no family"))?;
-                let old = self.get(key)?;
-                if let Some(old) = &old {
-                    meta.sums[slot].remove(key, old);
-                }
-                match value {
-                    Some(value) => {
-                        meta.sums[slot].add(key, value);
-                        batch.insert(key, value);
-                    }
-                    None if old.is_some() => batch.remove(key),
-                    None => {}
-                }
-            }
-            batch.insert(meta::KEY, meta.encode());
-            match &self.keys {
-                Keys::Sled(db) => {
-                    db.apply_batch(batch)?;
-                    db.flush()?;
-                }
-                Keys::Memory(tree) => tree.apply(table, meta)?,
-            }
-            Ok(())
+            let mut applying = Applying { keys: &self.keys, batch: Batch::new(), sums: &mut meta.sums };
+            applying.take(table.range(Bound::Unbounded, Bound::Unbounded))?;
+            let mut batch = applying.batch;
+            batch.push((meta::KEY.into(), Some(meta.encode().into())));
+            self.keys.write(batch, &self.whole)
         })?
+    }
+
+    /// While it is held no batch changes the blocks.
+    fn whole(&self) -> RwLockReadGuard<'_, ()> {
+        self.whole.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The block that holds a key, if any does.
+    fn block_around(&self, key: &[u8]) -> Result<Option<Entry>, TreeError> {
+        let before = self.keys.range(Bound::Included(&key[..1]), Bound::Included(key)).next_back();
+        Ok(before.transpose()?)
+    }
+
+    /// Entries from one end of a range, at least one if there is any; all of those between the first and the last.
+    fn run(&self, from: Bound<&[u8]>, to: Bound<&[u8]>, way: Layered) -> Result<VecDeque<Entry>, TreeError> {
+        let _whole = self.whole();
+        let first = match from {
+            Bound::Included(key) | Bound::Excluded(key) if key.first().is_some_and(|f| is_packed(*f)) => {
+                self.block_around(key)?.map(|(first, _)| first)
+            }
+            _ => None,
+        };
+        let mut run = VecDeque::new();
+        let stored = self.keys.range(first.as_ref().map_or(from, |first| Bound::Included(first)), to);
+        let stored: &mut dyn Iterator<Item = _> = match way {
+            Layered::Up => &mut { stored },
+            Layered::Down => &mut stored.rev(),
+        };
+        for item in stored {
+            let (key, value) = item?;
+            let packed = key.first().is_some_and(|family| is_packed(*family));
+            let mut entries = if packed { block::unpack(&key, &value).ok_or(NO_BLOCK)? } else { vec![(key, value)] };
+            if way == Layered::Down {
+                entries.reverse();
+            }
+            run.extend(entries.into_iter().filter(|(key, _)| RangeBounds::<[u8]>::contains(&(from, to), &key[..])));
+            if run.len() >= RUN_ENTRIES {
+                break;
+            }
+        }
+        Ok(run)
     }
 
     /// Bytes of the directory.
     pub fn disk_bytes(&self) -> u64 {
-        match &self.keys {
-            Keys::Sled(db) => db.size_on_disk().unwrap_or(0),
-            Keys::Memory(_) => 0,
-        }
+        self.keys.disk_bytes()
     }
 }
 
-/// Runs `work` and turns a panic inside sled into an error.
-fn guarded<T>(doing: &'static str, work: impl FnOnce() -> T) -> Result<T, TreeError> {
-    catch_unwind(AssertUnwindSafe(work)).map_err(|_| TreeError::Panicked(doing))
+/// Counts what sled holds under a key in.
+fn sum_up(sums: &mut [Sum; super::FAMILIES.len()], key: &[u8], value: &[u8]) -> Result<(), TreeError> {
+    let family = key.first().copied().unwrap_or_default();
+    let slot = family_slot(family).ok_or(TreeError::Foreign("a key of no family"))?;
+    if !is_packed(family) {
+        sums[slot].add(key, value);
+        return Ok(());
+    }
+    let read = block::each(key, value, |key, value| {
+        sums[slot].add(key, value);
+        ControlFlow::Continue(())
+    });
+    read.ok_or(NO_BLOCK)
 }
 
-/// sled's own threads may hold its lock for a moment after its last user is gone, and sled does not wait for it: it would
-/// seem damaged. Who the store itself belongs to is settled by then, so whoever holds this lock is about to let go.
-fn wait_for_the_former_holder(db: &Path) -> io::Result<()> {
-    let file = match File::open(db) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        file => file?,
-    };
-    for _ in 0..LOCK_TRIES {
-        match file.try_lock() {
-            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
-            Err(TryLockError::Error(error)) => return Err(error),
-            Ok(()) => return Ok(()),
-        }
-    }
-    Ok(())
+fn as_bytes(bound: &Bound<sled::IVec>) -> Bound<&[u8]> {
+    bound.as_ref().map(|key| &key[..])
 }
 
-/// A process killed while sled wrote a snapshot leaves `snap.*.generating`, on which every later open fails
-/// (spacejam/sled #1527, #1533); without the file sled recovers from its log.
-fn remove_half_written_snapshots(dir: &Path) -> io::Result<()> {
-    let entries = match fs::read_dir(dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        entries => entries?,
-    };
-    for entry in entries {
-        let entry = entry?;
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name.starts_with("snap.") && name.ends_with(".generating") {
-            fs::remove_file(entry.path())?;
-        }
+/// sled panics on a range that ends before it starts; an empty one is simply empty.
+pub(super) fn is_empty(from: Bound<&[u8]>, to: Bound<&[u8]>) -> bool {
+    match (from, to) {
+        (Bound::Included(a), Bound::Included(b)) => a > b,
+        (Bound::Included(a) | Bound::Excluded(a), Bound::Included(b) | Bound::Excluded(b)) => a >= b,
+        _ => false,
     }
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::home::Home;
     use super::*;
+    use std::path::Path;
+
+    fn open(dir: &Path) -> Result<Tree, TreeError> {
+        Home::Directory(dir.to_owned()).open(1 << 20)
+    }
 
     fn table(pairs: &[(&[u8], Option<&[u8]>)]) -> Table {
         let mut table = Table::default();
@@ -323,13 +284,13 @@ mod tests {
     fn sums_follow_overwrites_and_removals_over_a_reopen() {
         let dir = tempfile::tempdir().unwrap();
         {
-            let tree = Tree::open(dir.path(), 1 << 20).unwrap();
+            let tree = open(dir.path()).unwrap();
             let mut meta = tree.check().unwrap();
             tree.apply(&table(&[(b"ka", Some(b"1")), (b"kb", Some(b"2")), (b"q1", Some(b""))]), &mut meta).unwrap();
             tree.apply(&table(&[(b"ka", Some(b"3")), (b"kb", None), (b"kz", None)]), &mut meta).unwrap();
             assert_eq!(tree.check().unwrap(), meta);
         }
-        let tree = Tree::open(dir.path(), 1 << 20).unwrap();
+        let tree = open(dir.path()).unwrap();
         let meta = tree.check().unwrap();
         assert_eq!(meta.sums.iter().map(|s| s.keys).sum::<u64>(), 2);
     }
@@ -337,12 +298,12 @@ mod tests {
     #[test]
     fn a_lock_that_is_about_to_be_freed_is_waited_for() {
         let dir = tempfile::tempdir().unwrap();
-        let held = Tree::open(dir.path(), 1 << 20).unwrap();
+        let held = open(dir.path()).unwrap();
         let path = dir.path().to_owned();
         let (started, waits) = std::sync::mpsc::channel();
         let opening = std::thread::spawn(move || {
             started.send(()).unwrap();
-            Tree::open(&path, 1 << 20).map(drop)
+            open(&path).map(drop)
         });
         waits.recv().unwrap();
         drop(held);
@@ -352,7 +313,7 @@ mod tests {
     #[test]
     fn a_key_lost_behind_its_back_is_noticed() {
         let dir = tempfile::tempdir().unwrap();
-        let tree = Tree::open(dir.path(), 1 << 20).unwrap();
+        let tree = open(dir.path()).unwrap();
         let mut meta = tree.check().unwrap();
         tree.apply(&table(&[(b"ka", Some(b"1")), (b"kb", Some(b"2"))]), &mut meta).unwrap();
         let Keys::Sled(db) = &tree.keys else { panic!("it was opened on a directory") };

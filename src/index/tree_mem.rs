@@ -8,8 +8,7 @@ use std::io;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::meta::{self, Meta};
-use super::table::Table;
+use super::keys::Batch;
 
 /// Batches that it can be taken back.
 const HISTORY: usize = 4;
@@ -83,8 +82,8 @@ impl MemTree {
         Ok(())
     }
 
-    pub(super) fn get(&self, key: &[u8]) -> sled::Result<Option<sled::IVec>> {
-        Ok(self.lock().keys.as_ref().and_then(|keys| keys.get(key)).map(|value| value.as_slice().into()))
+    pub(super) fn get(&self, key: &[u8]) -> Option<sled::IVec> {
+        self.lock().keys.as_ref().and_then(|keys| keys.get(key)).map(|value| value.as_slice().into())
     }
 
     pub(super) fn range(&self, from: Bound<&[u8]>, to: Bound<&[u8]>) -> Iter {
@@ -92,18 +91,17 @@ impl MemTree {
         Iter { keys, from: from.map(<[u8]>::to_vec), to: to.map(<[u8]>::to_vec) }
     }
 
-    pub(super) fn apply(&self, table: &Table, meta: &Meta) -> sled::Result<()> {
+    pub(super) fn write(&self, batch: Batch) -> sled::Result<()> {
         let mut inner = self.lock();
         inner.meet_fault()?;
         let before = Arc::clone(inner.keys.get_or_insert_default());
         let mut keys = Map::clone(&before);
-        for (key, value) in table.range(Bound::Unbounded, Bound::Unbounded) {
+        for (key, value) in batch {
             match value {
                 Some(value) => drop(keys.insert(key.to_vec(), value.to_vec())),
-                None => drop(keys.remove(key)),
+                None => drop(keys.remove(&key[..])),
             }
         }
-        keys.insert(meta::KEY.to_vec(), meta.encode());
         inner.before.push_back(before);
         if inner.before.len() > HISTORY {
             inner.before.pop_front();
@@ -154,22 +152,24 @@ impl Iter {
 }
 
 impl Iterator for Iter {
-    type Item = sled::Result<(sled::IVec, sled::IVec)>;
+    type Item = (sled::IVec, sled::IVec);
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.step(false).map(Ok)
+        self.step(false)
     }
 }
 
 impl DoubleEndedIterator for Iter {
     fn next_back(&mut self) -> Option<Self::Item> {
-        self.step(true).map(Ok)
+        self.step(true)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::tree::{Home, TreeError};
+    use super::super::home::Home;
+    use super::super::table::Table;
+    use super::super::tree::TreeError;
     use super::*;
 
     fn table(pairs: &[(&[u8], Option<&[u8]>)]) -> Table {
@@ -207,15 +207,12 @@ mod tests {
     #[test]
     fn a_range_is_walked_from_both_ends_until_they_meet() {
         let memory = MemTree::new();
-        let tree = Home::Memory(memory).open(0).unwrap();
-        let mut meta = tree.check().unwrap();
-        let pairs: Vec<_> = (b'a'..b'f').map(|n| ([b'k', n], [n])).collect();
-        let pairs: Vec<_> = pairs.iter().map(|(key, value)| (&key[..], Some(&value[..]))).collect();
-        tree.apply(&table(&pairs), &mut meta).unwrap();
-        let mut range = tree.range(Bound::Excluded(b"ka"), Bound::Included(b"ke"));
+        let batch = (b'a'..b'f').map(|n| (vec![b'k', n].into(), Some(vec![n].into()))).collect();
+        memory.write(batch).unwrap();
+        let mut range = memory.range(Bound::Excluded(b"ka"), Bound::Included(b"ke"));
         let mut key = |last: bool| {
             let found = if last { range.next_back() } else { range.next() };
-            found.map(|entry| entry.unwrap().0[1])
+            found.map(|entry| entry.0[1])
         };
         assert_eq!([key(false), key(true), key(true), key(false)], [Some(b'b'), Some(b'e'), Some(b'd'), Some(b'c')]);
         assert_eq!([key(false), key(true)], [None, None]);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use postrider::core::delivery::{Next, Pending};
 use postrider::core::limits::StoreLimits;
-use postrider::index::{Table, Tree};
+use postrider::index::{Home as KeySpace, Table};
 use postrider::store::{Redriven, Store};
 
 use crate::support::{
@@ -110,7 +110,7 @@ async fn a_key_space_that_cannot_take_what_it_lacks_is_built_anew() {
     let before = Picture::of(&store, &[]).await;
     drop(store);
     {
-        let tree = Tree::open(&killed.index(), 1 << 20).unwrap();
+        let tree = KeySpace::Directory(killed.index()).open(1 << 20).unwrap();
         let (mut meta, mut table) = (tree.check().unwrap(), Table::default());
         table.insert(postrider::index::delivery::key(id), vec![9]);
         tree.apply(&table, &mut meta).unwrap();

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use postrider::core::event::{DedupKey, NewEvent};
 use postrider::core::id::EventId;
 use postrider::env::MemDisk;
-use postrider::index::Tree;
+use postrider::index::Home as KeySpace;
 use postrider::journal::{Journal, ReadFrom};
 use postrider::store::embedded::{EmbeddedStore, journal_options};
 use postrider::store::{Accepted, Refusal, Store, StoreError};
@@ -148,7 +148,7 @@ async fn a_batch_under_way_while_the_store_closes_is_answered_and_applied() {
     }
     assert_eq!(store.stats().lag_records, 0);
     drop(store);
-    let applied = Tree::open(&home.index(), 1 << 20).unwrap().check().unwrap().applied.unwrap();
+    let applied = KeySpace::Directory(home.index()).open(1 << 20).unwrap().check().unwrap().applied.unwrap();
     let copy = Arc::new(disk.inner.fork());
     let (journal, _) = Journal::open(copy, &home.journal(), journal_options(&home.limits), 9, 9).unwrap();
     let last = journal.reader().frames(ReadFrom::Oldest).last().unwrap().unwrap();

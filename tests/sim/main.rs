@@ -74,7 +74,11 @@ fn campaign(from: u64, seeds: u64) -> Total {
         }
     });
     let total = total.into_inner().unwrap_or_else(PoisonError::into_inner);
-    eprintln!("{seeds} seeds, each twice, in {:.1} s: {} things happened", started.elapsed().as_secs_f64(), total.events);
+    eprintln!(
+        "{seeds} seeds, each twice, in {:.1} s: {} things happened",
+        started.elapsed().as_secs_f64(),
+        total.events
+    );
     total
 }
 

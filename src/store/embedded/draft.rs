@@ -264,12 +264,12 @@ mod tests {
     use super::*;
     use crate::core::id::EndpointId;
     use crate::env::SeededEntropy;
-    use crate::index::{Meta, Tree};
+    use crate::index::{Home, Meta};
 
     #[test]
     fn an_event_that_was_dropped_after_the_caller_saw_it_is_not_redriven() {
         let dir = tempfile::tempdir().unwrap();
-        let tree = Tree::open(dir.path(), 1 << 20).unwrap();
+        let tree = Home::Directory(dir.path().to_owned()).open(1 << 20).unwrap();
         let mut state = State::new(tree, Meta::default());
         let event = EventId::at(1_000, 7);
         state.meta.first_kept = event.successor().as_u128();

@@ -123,14 +123,15 @@ pub(super) fn index_home(data: &Path) -> Home {
 /// Opens everything under `data`; on a full disk once more with the ballast given up, and again without the damaged key space
 /// that was kept: sled may take 8 MiB for opening one that was not closed, and leaves them behind when it fails over it.
 pub(super) fn open<D: Disk>(disk: &Arc<D>, home: &Home, opening: &mut Opening<'_>) -> Result<Parts<D>, OpenError> {
-    let give_up_ballast = |data: &Path| ballast::give_up(&**disk, data);
-    let give_up_damaged = |_: &Path| home.give_up_damaged();
-    let give_ups: [(_, &dyn Fn(&Path) -> bool); 2] =
+    let data = opening.data.clone();
+    let give_up_ballast = || ballast::give_up(&**disk, &data);
+    let give_up_damaged = || home.give_up_damaged();
+    let give_ups: [(_, &dyn Fn() -> bool); 2] =
         [("the ballast", &give_up_ballast), ("the damaged key space", &give_up_damaged)];
     let mut opened = open_once(disk, home, opening);
     for (what, give_up) in give_ups {
         match &opened {
-            Err(error) if ballast::is_disk_full(error) && give_up(&opening.data) => {
+            Err(error) if ballast::is_disk_full(error) && give_up() => {
                 tracing::warn!(error = %chain(error), "the disk is full; gave up {what} to start all the same");
                 opened = open_once(disk, home, opening);
             }

@@ -250,7 +250,7 @@ mod tests {
     use super::*;
     use crate::core::event::DedupScope;
     use crate::core::id::EventId;
-    use crate::index::{Meta, Tree, dedup};
+    use crate::index::{Home, Meta, dedup};
 
     fn segment(number: u64, last_time_ms: u64, records: u64) -> SegmentInfo {
         SegmentInfo {
@@ -286,7 +286,7 @@ mod tests {
     #[test]
     fn a_key_that_was_claimed_anew_since_the_plan_was_made_is_not_carried() {
         let dir = tempfile::tempdir().unwrap();
-        let tree = Tree::open(dir.path(), 1 << 20).unwrap();
+        let tree = Home::Directory(dir.path().to_owned()).open(1 << 20).unwrap();
         let mut state = State::new(tree, Meta::default());
         let key = |n| DedupKey { scope: DedupScope::Inbound, hash: n };
         let entry = |n, expires_ms| DedupEntry { event: EventId::from_u128(n), fingerprint: 0, expires_ms };

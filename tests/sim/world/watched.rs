@@ -69,7 +69,12 @@ impl Store for Watched {
         if let Ok(applied) = result {
             let id = settle.delivery;
             let next = settle.next;
-            self.stage.note(format_args!("{} settled {} {} {next:?} {applied:?}", self.now_ms(), id.event, id.endpoint));
+            self.stage.note(format_args!(
+                "{} settled {} {} {next:?} {applied:?}",
+                self.now_ms(),
+                id.event,
+                id.endpoint
+            ));
             lock(&self.model).settle_answered(&settle, applied, self.now_ms());
         }
         result

@@ -1,0 +1,121 @@
+//! Applying a table to sled as one batch: entries of the packed families go into their blocks, all others stand alone.
+
+use std::iter::Peekable;
+use std::ops::Bound;
+
+use super::block::{self, BYTES_MAX, BYTES_MIN, Entry, Packer, is_packed};
+use super::keys::{Batch, Keys};
+use super::meta::{Sum, family_slot};
+use super::tree::TreeError;
+
+/// A change that a table asks for: a key's value, or its removal.
+type Change<'t> = (&'t [u8], Option<&'t [u8]>);
+
+/// A batch under construction.
+pub(super) struct Applying<'t> {
+    pub(super) keys: &'t Keys,
+    /// What is to be written.
+    pub(super) batch: Batch,
+    /// Per family the count and sum after the batch.
+    pub(super) sums: &'t mut [Sum; super::FAMILIES.len()],
+}
+
+impl Applying<'_> {
+    /// Takes changes in the order of their keys.
+    pub(super) fn take<'c>(&mut self, changes: impl Iterator<Item = Change<'c>>) -> Result<(), TreeError> {
+        let mut changes = changes.peekable();
+        while let Some((key, value)) = changes.peek().copied() {
+            let family = *key.first().ok_or(TreeError::Foreign("an empty key"))?;
+            let slot = family_slot(family).ok_or(TreeError::Foreign("a key of no family"))?;
+            if is_packed(family) {
+                self.block(family, slot, key, &mut changes)?;
+            } else {
+                self.alone(slot, key, value)?;
+                changes.next();
+            }
+        }
+        Ok(())
+    }
+
+    fn alone(&mut self, slot: usize, key: &[u8], value: Option<&[u8]>) -> Result<(), TreeError> {
+        let old = self.keys.get(key)?;
+        if let Some(old) = &old {
+            self.sums[slot].remove(key, old);
+        }
+        match value {
+            Some(value) => {
+                self.sums[slot].add(key, value);
+                self.batch.push((key.into(), Some(value.into())));
+            }
+            None if old.is_some() => self.batch.push((key.into(), None)),
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Takes the changes that fall into the block around `key`, and into those that it is joined with.
+    fn block<'c>(
+        &mut self,
+        family: u8,
+        slot: usize,
+        key: &[u8],
+        changes: &mut Peekable<impl Iterator<Item = Change<'c>>>,
+    ) -> Result<(), TreeError> {
+        let end = [family + 1];
+        let before = self.keys.range(Bound::Included(&[family]), Bound::Included(key)).next_back();
+        let from = before.transpose()?.map_or_else(|| key.into(), |(first, _)| first);
+        let mut blocks = self.keys.range(Bound::Included(&from), Bound::Excluded(&end));
+        let (mut packer, mut replaced, mut changed) = (Packer::default(), Vec::new(), false);
+        let mut next = blocks.next().transpose()?;
+        loop {
+            let old = match next.take() {
+                Some((first, bytes)) => {
+                    let old =
+                        block::unpack(&first, &bytes).ok_or(TreeError::Foreign("a block that does not decode"))?;
+                    replaced.push(first);
+                    old
+                }
+                None => Vec::new(),
+            };
+            next = blocks.next().transpose()?;
+            let limit = next.as_ref().map_or(&end[..], |(first, _)| first);
+            let mut old = old.into_iter().peekable();
+            while let Some((key, value)) = changes.next_if(|(key, _)| *key < limit) {
+                while let Some(entry) = old.next_if(|(k, _)| **k < *key) {
+                    packer.push(entry);
+                }
+                let had = old.next_if(|(k, _)| **k == *key);
+                changed |= had.is_some() || value.is_some();
+                self.change(slot, key, had, value, &mut packer);
+                if packer.bytes() > 4 * BYTES_MAX {
+                    self.replace(&mut replaced);
+                    packer.pack_most(&mut |key, block| self.batch.push((key.into(), Some(block.into()))));
+                }
+            }
+            old.for_each(|entry| packer.push(entry));
+            if !changed || packer.bytes() >= BYTES_MIN || next.is_none() {
+                break;
+            }
+        }
+        if changed {
+            self.replace(&mut replaced);
+            packer.pack_all(&mut |key, block| self.batch.push((key.into(), Some(block.into()))));
+        }
+        Ok(())
+    }
+
+    fn change(&mut self, slot: usize, key: &[u8], had: Option<Entry>, value: Option<&[u8]>, packer: &mut Packer) {
+        if let Some((_, old)) = had {
+            self.sums[slot].remove(key, &old);
+        }
+        if let Some(value) = value {
+            self.sums[slot].add(key, value);
+            packer.push((key.into(), value.into()));
+        }
+    }
+
+    /// Takes the old blocks out before new ones come in, of which one may have the key of an old one.
+    fn replace(&mut self, replaced: &mut Vec<sled::IVec>) {
+        self.batch.extend(replaced.drain(..).map(|key| (key, None)));
+    }
+}
