@@ -353,7 +353,8 @@ mod tests {
         let dir = Path::new("d");
         let name = |path: PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
         assert_eq!(segment_number(&name(segment_path(dir, 255))), Some(255));
-        assert_eq!(spare_id(&name(spare_path(dir, u64::MAX))), Some(u64::MAX));
+        assert_eq!(spare_id(&name(spare_path(dir, NUMBER_MAX))), Some(NUMBER_MAX));
+        assert_eq!(spare_id(&name(spare_path(dir, NUMBER_MAX + 1))), None);
         for other in [
             "seg-ff.wal",
             "seg-00000000000000FF.wal",
