@@ -334,13 +334,14 @@ mod tests {
         let dir = Path::new("d");
         let name = |path: PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
         assert_eq!(segment_number(&name(segment_path(dir, 255))), Some(255));
-        assert_eq!(spare_id(&name(spare_path(dir, u64::MAX))), Some(u64::MAX));
+        assert_eq!(spare_id(&name(spare_path(dir, NUMBER_MAX))), Some(NUMBER_MAX));
         for other in [
             "seg-ff.wal",
             "seg-00000000000000FF.wal",
             "seg-00000000000000ff.tmp",
             "spare-00000000000000ff.wal",
             "seg-+0000000000000ff.wal",
+            "seg-ffffffffffffffff.wal",
         ] {
             assert_eq!(segment_number(other), None, "{other}");
         }
