@@ -361,6 +361,7 @@ mod tests {
             "seg-00000000000000ff.tmp",
             "spare-00000000000000ff.wal",
             "seg-+0000000000000ff.wal",
+            "seg-ffffffffffffffff.wal",
         ] {
             assert_eq!(segment_number(other), None, "{other}");
         }

@@ -294,7 +294,9 @@ impl<D: Disk> Verifier<'_, D> {
     fn headless(&mut self, file: &SegmentFile, end: Option<End>) -> Result<(), VerifyError> {
         self.damage(file.number, 0, "expected the segment's header, it is damaged");
         let open = self.disk.open(&file.path, false).map_err(fault("open", &file.path))?;
-        let expect = Expect { incarnation: None, sequence: end.map_or(0, |end| end.sequence()), prev_crc: None };
+        // It may begin with a copy of the last frame before it.
+        let sequence = end.map_or(0, |end| end.next.0.saturating_sub(1));
+        let expect = Expect { incarnation: None, sequence, prev_crc: None };
         let mut walk = Walk::new(&open, file.number, file.len, expect);
         while let Some(step) = walk.step().map_err(fault("read", &file.path))? {
             match step {
