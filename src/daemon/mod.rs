@@ -137,7 +137,7 @@ pub fn run(config: Config, progress: Progress<'_>, ready: impl FnOnce(&Running))
     {
         let _within = runtime.enter();
         // Once caught it stays caught; nobody has to listen.
-        signal(SignalKind::from_raw(SIGXFSZ)).map_err(system("listening for signals"))?;
+        let _caught = signal(SignalKind::from_raw(SIGXFSZ)).map_err(system("listening for signals"))?;
     }
     let store = EmbeddedStore::open(Opening {
         data: config.data_dir.clone(),

@@ -110,17 +110,18 @@ pub(super) fn index_dir(data: &Path) -> PathBuf {
     data.join("index")
 }
 
+/// Frees room in a data directory; false when there was nothing to free.
+type GiveUp<D> = fn(&D, &Path) -> bool;
+
 /// Opens everything under `data`; on a full disk once more with the ballast given up, and again without the damaged key space
 /// that was kept: sled may take 8 MiB for opening one that was not closed, and leaves them behind when it fails over it.
 pub(super) fn open<D: Disk>(disk: &Arc<D>, opening: &mut Opening<'_>) -> Result<Parts<D>, OpenError> {
-    let give_up_ballast = |data: &Path| ballast::give_up(&**disk, data);
-    let give_up_damaged = |data: &Path| fs::remove_dir_all(index_dir(data).with_extension("damaged")).is_ok();
-    let give_ups: [(_, &dyn Fn(&Path) -> bool); 2] =
-        [("the ballast", &give_up_ballast), ("the damaged key space", &give_up_damaged)];
+    let give_ups: [(_, GiveUp<D>); 2] =
+        [("the ballast", ballast::give_up), ("the damaged key space", |_, data| give_up_damaged_index(data))];
     let mut opened = open_once(disk, opening);
     for (what, give_up) in give_ups {
         match &opened {
-            Err(error) if ballast::is_disk_full(error) && give_up(&opening.data) => {
+            Err(error) if ballast::is_disk_full(error) && give_up(disk, &opening.data) => {
                 tracing::warn!(error = %chain(error), "the disk is full; gave up {what} to start all the same");
                 opened = open_once(disk, opening);
             }
@@ -128,6 +129,11 @@ pub(super) fn open<D: Disk>(disk: &Arc<D>, opening: &mut Opening<'_>) -> Result<
         }
     }
     opened
+}
+
+/// Removes the key space that was kept for whoever wants to look into it; true when there was one.
+fn give_up_damaged_index(data: &Path) -> bool {
+    fs::remove_dir_all(index_dir(data).with_extension("damaged")).is_ok()
 }
 
 fn open_once<D: Disk>(disk: &Arc<D>, opening: &mut Opening<'_>) -> Result<Parts<D>, OpenError> {
