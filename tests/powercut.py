@@ -143,7 +143,8 @@ def send(gateway, sender, acknowledged, ended):
             return
         if status == 202:
             acknowledged[key] = answer["id"]
-        elif status == 503:
+        elif status in (408, 503):
+            # Stopped for a cut in the middle of a request, or no room.
             time.sleep(0.05)
         else:
             raise RuntimeError(f"{status}: {answer}")

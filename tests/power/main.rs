@@ -28,4 +28,5 @@ mod session;
 mod shim;
 mod states;
 #[path = "../support/mod.rs"]
+#[expect(dead_code, reason = "other tests need more of it")]
 mod support;

@@ -122,7 +122,7 @@ impl Model {
                     self.syncs.insert(*ticket, (*id, self.clock));
                 }
             }
-            Record::SyncEnd { ticket, worked, .. } => {
+            Record::SyncEnd { ticket, worked } => {
                 if let (Some((id, began)), true) = (self.syncs.remove(ticket), worked) {
                     self.harden(id, began);
                 }

@@ -29,7 +29,6 @@ pub enum Record {
         ticket: u64,
     },
     SyncEnd {
-        fd: i32,
         ticket: u64,
         worked: bool,
     },
@@ -90,7 +89,7 @@ fn parse(head: &[u8], data: &[u8]) -> Record {
         3 => Record::Close { fd },
         4 => Record::Write { fd, at: a, bytes: data.to_vec() },
         5 => Record::SyncBegin { fd, ticket: a },
-        6 => Record::SyncEnd { fd, ticket: a, worked: b == 1 },
+        6 => Record::SyncEnd { ticket: a, worked: b == 1 },
         7 => Record::Truncate { fd, len: a },
         8 => {
             let both = text();
