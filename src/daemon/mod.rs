@@ -7,6 +7,7 @@
 //!
 //! **Invariant:** no rules here. What a part does is decided in the part.
 
+mod descriptors;
 mod parts;
 mod token;
 
@@ -126,6 +127,7 @@ pub fn run(config: Config, progress: Progress<'_>, ready: impl FnOnce(&Running))
     let system = |what| move |source| DaemonError::System { what, source };
     let entropy = Arc::new(RealEntropy);
     let clock = Arc::new(RealClock::new());
+    descriptors::make_room(&config.limits);
     std::fs::create_dir_all(&config.data_dir).map_err(system("making the data directory"))?;
     let store = EmbeddedStore::open(Opening {
         data: config.data_dir.clone(),
