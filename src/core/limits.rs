@@ -95,7 +95,7 @@ impl Default for StoreLimits {
             retention_bytes: 10 << 30,
             dedup_ms: 7 * 86_400_000,
             free_bytes_min: 512 << 20,
-            pending_max: 4_000_000,
+            pending_max: 2_500_000,
         }
     }
 }

@@ -3,23 +3,13 @@
 use std::fs::File;
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
-use super::load::{descriptors_of, publish};
-use super::support::PATIENCE;
+use super::load::{descriptors_of, publish, wait_until};
 use super::support::client::Client;
 use super::support::gateway::{Gateway, Site};
 
 /// Descriptors beside those of connections: files of the store, the runtime's own, listeners.
 const OTHERS: usize = 48;
-
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !is_so() {
-        assert!(start.elapsed() < PATIENCE, "{what} did not come about");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
 
 fn connect(site: &Site, count: usize) -> Vec<TcpStream> {
     (0..count).map(|_| TcpStream::connect(site.ingress).unwrap()).collect()

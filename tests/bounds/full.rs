@@ -6,9 +6,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
-use super::load::{endpoint, impatient, publish};
+use super::load::{endpoint, impatient, publish, wait_until};
 use super::support::PATIENCE;
 use super::support::client::Client;
 use super::support::gateway::Site;
@@ -65,12 +64,8 @@ fn fill(site: &Site, payload: &str, mut look: impl FnMut()) -> HashSet<String> {
 }
 
 fn wait_until_intake_opens(site: &Site, payload: &str) {
-    let start = Instant::now();
     let mut client = Client::with_token(site.management, &site.token());
-    while publish(&mut client, "bulk", payload).status != 202 {
-        assert!(start.elapsed() < PATIENCE, "intake stays closed:\n{}", site.log());
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    wait_until("open intake", || publish(&mut client, "bulk", payload).status == 202);
 }
 
 fn bytes_in(directory: &Path) -> u64 {

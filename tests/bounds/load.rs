@@ -3,11 +3,16 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use crate::support::PATIENCE;
 use crate::support::client::{Answer, Client};
 
 /// Connections that publish at once.
 const PUBLISHERS: usize = 16;
+
+/// What can't be waited for is looked at so often.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// An endpoint for one type of event in the configuration.
 pub fn endpoint(name: &str, url: &str, event_type: &str) -> String {
@@ -49,6 +54,19 @@ pub fn publish_many(management: SocketAddr, token: &str, event_type: &str, count
             });
         }
     });
+}
+
+/// Looks again and again until it is so, for as long as patience lasts.
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let looks = PATIENCE.as_millis() / LOOK_AGAIN.as_millis();
+    let found = (0..looks).any(|_| {
+        let found = is_so();
+        if !found {
+            std::thread::sleep(LOOK_AGAIN);
+        }
+        found
+    });
+    assert!(found, "{what} did not come about");
 }
 
 /// A figure of a running gateway.
