@@ -89,7 +89,8 @@ pub(super) fn check(config: &Config, origins: &Origins, report: &mut Report) {
         needs: standing_bytes(config) + PENDING_BYTES * store.pending_max,
     };
     let process = Side { key: "limits.process_bytes", value: config.limits.process_bytes_max, needs: 0 };
-    rules.holds(pending, process, bytes, "bodies, queue, cache and pending deliveries must fit into the memory");
+    let written = |n: u64| if n == store.pending_max { n.to_string() } else { size::written(n) };
+    rules.holds(pending, process, written, "bodies, queue, cache and pending deliveries must fit into the memory");
     let kept = exactly("limits.response_kept_bytes", delivery.response_bytes_kept);
     let read = exactly("limits.response_read_bytes", delivery.response_bytes_read);
     rules.holds(kept, read, bytes, "what is kept must be read");
