@@ -11,6 +11,7 @@ pub struct Answer {
     pub status: u16,
     pub body: Vec<u8>,
     /// Seconds until it is worth asking again.
+    #[allow(dead_code, reason = "only the tests of limits look at it")]
     pub retry_after: Option<u64>,
 }
 
