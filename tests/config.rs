@@ -101,6 +101,19 @@ allow = ["10.1.0.0/16"]    # private targets beyond an endpoint's own literal ad
 }
 
 #[test]
+fn as_much_may_be_pending_as_the_memory_has_room_for() {
+    let pending = |text| {
+        let files = Texts::default().with("postrider.toml", text, false);
+        Config::load(&Overrides::default(), &Environment::default(), &files).map(|c| c.limits.store.pending_max)
+    };
+    assert_eq!(pending("").unwrap(), 2_500_000);
+    assert_eq!(pending("[limits]\nprocess_bytes = \"744MiB\"").unwrap(), 1 << 20);
+    assert_eq!(pending("[limits]\nprocess_bytes = \"744MiB\"\npending = 5").unwrap(), 5);
+    assert!(pending("[limits]\npending = 20000000").is_err());
+    assert_eq!(pending("[limits]\nprocess_bytes = \"8GiB\"\npending = 20000000").unwrap(), 20_000_000);
+}
+
+#[test]
 fn sources_win_in_their_order() {
     let text = "[listen]\ningress = \"127.0.0.1:1\"\n[retention]\ndays = 1.5\n[limits]\nbody_bytes = \"2MiB\"\n[data]\ndir = \"d\"";
     let files = Texts::default().with("/etc/p.toml", text, false);
@@ -307,6 +320,15 @@ ca_file = "no.pem"
 ];
 
 const RULES: &[(&str, &[&str])] = &[
+    (
+        r#"
+[limits]
+process_bytes = "512MiB"
+"#,
+        &[
+            r#"postrider.toml:2: limits.process_bytes: expected at least 578814144B for limits.pending = 1, got 512MiB: bodies, queue, cache and pending deliveries must fit into the memory"#,
+        ],
+    ),
     (
         r#"
 [limits]

@@ -46,7 +46,7 @@ pub use secrets::{SecretError, resolve_secret};
 
 use crate::core::cidr::Cidr;
 use crate::core::endpoint::Catalog;
-use crate::core::limits::{ApiLimits, DeliveryLimits, IngressLimits, StoreLimits};
+use crate::core::limits::{ApiLimits, DeliveryLimits, IngressLimits, PROCESS_BYTES_MAX, StoreLimits};
 
 /// The whole configuration.
 #[derive(Debug)]
@@ -82,8 +82,10 @@ pub struct Listeners {
 }
 
 /// Every limit, by the part of the gateway that keeps it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
+    /// Bytes of memory that the process may take; the others are held against it.
+    pub process_bytes_max: u64,
     /// The public listener's.
     pub ingress: IngressLimits,
     /// The store's.
@@ -133,6 +135,18 @@ impl Default for Config {
             literals: Vec::new(),
             log: LogLevel::default(),
             warnings: Vec::new(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            process_bytes_max: PROCESS_BYTES_MAX,
+            ingress: IngressLimits::default(),
+            store: StoreLimits::default(),
+            delivery: DeliveryLimits::default(),
+            api: ApiLimits::default(),
         }
     }
 }

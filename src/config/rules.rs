@@ -18,6 +18,16 @@ const SEGMENTS_MIN: u64 = 4;
 /// Batches that a segment must hold, so that sealing stays rare beside writing.
 const BATCHES_PER_SEGMENT_MIN: u64 = 2;
 
+/// Memory that the process takes whatever its limits: code, threads, buffers of connections, what the allocator holds free.
+const PROCESS_BYTES: u64 = 128 << 20;
+
+/// sled holds so many times its cache.
+const CACHE_FACTOR: u64 = 3;
+
+/// Memory that a pending delivery takes: its entries in the key space, the count by age, and what the allocator holds free
+/// around them, which is more than half. With 2,000,000 that were all tried again the process stayed below this.
+const PENDING_BYTES: u64 = 192;
+
 /// A setting with what the rule is about: its value, or its value and what comes on top.
 struct Side {
     key: &'static str,
@@ -28,11 +38,25 @@ struct Side {
 
 /// Fits defaults to what was written.
 pub(super) fn fit_defaults(config: &mut Config, origins: &Origins) {
+    // As many as have room beside everything else.
+    if origins.written("limits.pending").is_none() {
+        let room = config.limits.process_bytes_max.saturating_sub(standing_bytes(config));
+        config.limits.store.pending_max = (room / PENDING_BYTES).clamp(1, config.limits.store.pending_max);
+    }
     let delivery = &mut config.limits.delivery;
     // Whoever lowers the total has no reason to think of the share of one endpoint.
     if origins.written("limits.endpoint_in_flight").is_none() {
         delivery.endpoint_in_flight_max = delivery.endpoint_in_flight_max.min(delivery.in_flight_max);
     }
+}
+
+/// Memory of everything but the deliveries that are pending.
+fn standing_bytes(config: &Config) -> u64 {
+    let (ingress, store) = (&config.limits.ingress, &config.limits.store);
+    PROCESS_BYTES
+        + (ingress.memory_bytes_max + store.queue_bytes_max + store.batch_bytes_max + store.recent_bytes_max) as u64
+        + store.lag_bytes_max
+        + CACHE_FACTOR * store.cache_bytes
 }
 
 /// Checks every rule.
@@ -59,6 +83,14 @@ pub(super) fn check(config: &Config, origins: &Origins, report: &mut Report) {
     let segments = SEGMENTS_MIN * store.segment_bytes;
     let retention = Side { key: "retention.bytes", value: store.retention_bytes, needs: 0 };
     rules.holds(segment(segments), retention, bytes, "the journal needs four segments");
+    let pending = Side {
+        key: "limits.pending",
+        value: store.pending_max,
+        needs: standing_bytes(config) + PENDING_BYTES * store.pending_max,
+    };
+    let process = Side { key: "limits.process_bytes", value: config.limits.process_bytes_max, needs: 0 };
+    let written = |n: u64| if n == store.pending_max { n.to_string() } else { size::written(n) };
+    rules.holds(pending, process, written, "bodies, queue, cache and pending deliveries must fit into the memory");
     let kept = exactly("limits.response_kept_bytes", delivery.response_bytes_kept);
     let read = exactly("limits.response_read_bytes", delivery.response_bytes_read);
     rules.holds(kept, read, bytes, "what is kept must be read");

@@ -94,6 +94,7 @@ pub(super) static SETTINGS: &[Setting] = &[
     kept("days", Days, 1_000, DECADE, |c| U64(&mut c.limits.store.retention_ms)),
     kept("bytes", Bytes, 256 * KIB, 1_024 * TIB, |c| U64(&mut c.limits.store.retention_bytes)),
     kept("dedup_days", Days, 1_000, DECADE, |c| U64(&mut c.limits.store.dedup_ms)),
+    limit("process_bytes", Bytes, 16 * MIB, TIB, |c| U64(&mut c.limits.process_bytes_max)),
     limit("body_bytes", Bytes, 1, 256 * MIB, |c| U64(&mut c.limits.ingress.body_bytes_max)),
     limit("headers", Count, 16, 10_000, |c| Usize(&mut c.limits.ingress.headers_max)),
     limit("header_bytes", Bytes, 8 * KIB, MIB, |c| Usize(&mut c.limits.ingress.header_bytes_max)),

@@ -1,6 +1,9 @@
 //! Every limit of the gateway in one place, with its unit and its default. Past a limit there is a clear error, and nothing
 //! that was acknowledged is lost.
 
+/// Bytes of memory that the process may take with the limits below.
+pub const PROCESS_BYTES_MAX: u64 = 1 << 30;
+
 /// Limits of the public listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IngressLimits {
@@ -92,7 +95,7 @@ impl Default for StoreLimits {
             retention_bytes: 10 << 30,
             dedup_ms: 7 * 86_400_000,
             free_bytes_min: 512 << 20,
-            pending_max: 10_000_000,
+            pending_max: 2_500_000,
         }
     }
 }

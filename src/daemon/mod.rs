@@ -7,6 +7,7 @@
 //!
 //! **Invariant:** no rules here. What a part does is decided in the part.
 
+mod descriptors;
 mod parts;
 mod token;
 
@@ -131,6 +132,7 @@ pub fn run(config: Config, progress: Progress<'_>, ready: impl FnOnce(&Running))
     let system = |what| move |source| DaemonError::System { what, source };
     let entropy = Arc::new(RealEntropy);
     let clock = Arc::new(RealClock::new());
+    descriptors::make_room(&config.limits);
     has_descriptors().map_err(system("opening the first descriptors"))?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(system("starting threads"))?;

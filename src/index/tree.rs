@@ -321,4 +321,38 @@ mod tests {
         let error = tree.check().unwrap_err();
         assert!(matches!(error, TreeError::Incomplete { family: 'k', found: 1, expected: 2 }), "{error}");
     }
+
+    #[test]
+    fn a_walk_misses_nothing_and_repeats_nothing_while_blocks_are_cut_and_joined() {
+        const KEYS: u16 = 2_000;
+        let key = |n: u16| [&[b'q'][..], &n.to_be_bytes()].concat();
+        let dir = tempfile::tempdir().unwrap();
+        let tree = Tree::open(dir.path(), 1 << 20).unwrap();
+        let mut meta = tree.check().unwrap();
+        // Every tenth key stays; those between come and go.
+        let mut all = Table::default();
+        (0..KEYS).for_each(|n| all.insert(key(n), vec![0; 17]));
+        let mut few = Table::default();
+        (0..KEYS).filter(|n| n % 10 != 0).for_each(|n| few.remove(key(n)));
+        tree.apply(&all, &mut meta).unwrap();
+        let walked = tree.clone();
+        let walking = std::thread::spawn(move || {
+            for way in [Layered::Up, Layered::Down].repeat(40) {
+                let walk = walked.range(Bound::Included(&b"q"[..]), Bound::Excluded(&b"r"[..]), way);
+                let mut keys: Vec<_> = walk.map(|entry| entry.unwrap().0.to_vec()).collect();
+                if way == Layered::Down {
+                    keys.reverse();
+                }
+                assert!(keys.is_sorted_by(|a, b| a < b));
+                let kept = keys.iter().filter(|k| u16::from_be_bytes([k[1], k[2]]) % 10 == 0).count();
+                assert_eq!(kept, usize::from(KEYS / 10));
+            }
+        });
+        while !walking.is_finished() {
+            tree.apply(&few, &mut meta).unwrap();
+            tree.apply(&all, &mut meta).unwrap();
+        }
+        walking.join().unwrap();
+        assert_eq!(tree.check().unwrap(), meta);
+    }
 }

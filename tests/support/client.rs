@@ -10,6 +10,9 @@ use super::PATIENCE;
 pub struct Answer {
     pub status: u16,
     pub body: Vec<u8>,
+    /// Seconds until it is worth asking again.
+    #[allow(dead_code, reason = "only the tests of limits look at it")]
+    pub retry_after: Option<u64>,
 }
 
 impl Answer {
@@ -67,19 +70,20 @@ fn read_answer(stream: &mut impl BufRead) -> io::Result<(Answer, bool)> {
     let broken = || io::Error::new(io::ErrorKind::UnexpectedEof, "the connection ended inside the answer");
     let status_line = read_line(stream)?.ok_or_else(broken)?;
     let status = status_line.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or_else(broken)?;
-    let (mut length, mut keep) = (0, true);
+    let (mut length, mut keep, mut retry_after) = (0, true, None);
     loop {
         let line = read_line(stream)?.ok_or_else(broken)?.to_ascii_lowercase();
         match line.split_once(':') {
             None => break,
             Some(("content-length", value)) => length = value.trim().parse().map_err(|_| broken())?,
             Some(("connection", value)) => keep = value.trim() != "close",
+            Some(("retry-after", value)) => retry_after = value.trim().parse().ok(),
             Some(_) => {}
         }
     }
     let mut body = vec![0; length];
     stream.read_exact(&mut body)?;
-    Ok((Answer { status, body }, keep))
+    Ok((Answer { status, body, retry_after }, keep))
 }
 
 /// A line without its end; `None` when the connection ended before it did.

@@ -1,0 +1,11 @@
+//! What the gateway may take of the machine, measured from outside on the real binary: memory, disk, descriptors; and that
+//! deliveries go on where intake stops.
+
+#[path = "../support/mod.rs"]
+#[allow(dead_code, reason = "other tests take more of it")]
+mod support;
+
+mod descriptors;
+mod full;
+mod load;
+mod pending;
