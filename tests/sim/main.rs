@@ -16,6 +16,9 @@ use world::{Outcome, logs, run};
 /// Seeds of an ordinary test run.
 const SEEDS: u64 = 60;
 
+/// After so many failures the rest would tell no more.
+const FAILURES_MAX: usize = 10;
+
 /// From so many seeds on every kind of fault and state must have happened.
 const COVERS_ALL: u64 = 500;
 
@@ -67,6 +70,9 @@ fn campaign(from: u64, seeds: u64) -> Total {
                         Err(why) => {
                             eprintln!("SIM_SEED={seed} fails: {why}");
                             total.failed.push((seed, why));
+                            if total.failed.len() >= FAILURES_MAX {
+                                return;
+                            }
                         }
                     }
                 }

@@ -53,7 +53,7 @@ use self::start::Started;
 const START_MS: u64 = 1_700_000_000_000;
 
 /// Acts of one life at most.
-const ACTS_MAX: u64 = 60;
+const ACTS_MAX: u64 = 80;
 
 /// Hours in which everything must have settled once nothing goes wrong any more: the longest schedule, and what a
 /// `Retry-After` adds.
@@ -93,6 +93,8 @@ pub struct World {
     /// Nothing goes wrong any more.
     calm: bool,
     over: bool,
+    /// The first segment, by which is seen whether any was dropped.
+    oldest: Option<PathBuf>,
 }
 
 /// Runs one seed. `data` is a real directory, for the lock file alone.
@@ -117,11 +119,13 @@ impl World {
         let shape = Shape::draw(&mut stage.dice());
         let model = Model::new(Arc::clone(&stage), shape.windows());
         stage.note(format_args!("{shape:?}"));
+        let moods = (0..ENDPOINTS).map(|n| (endpoint(n), stage.dice().pick(&[Mood::Good, Mood::Mixed, Mood::Mixed])));
+        let moods = Arc::new(Mutex::new(moods.collect()));
         Self {
             disk: SimDisk::new(Arc::clone(&stage)),
             keys: MemTree::new(),
             model: Arc::new(Mutex::new(model)),
-            moods: Arc::default(),
+            moods,
             shape,
             data,
             configured: 0b11,
@@ -132,6 +136,7 @@ impl World {
             index_failing: false,
             calm: false,
             over: false,
+            oldest: None,
             stage,
         }
     }
@@ -217,6 +222,13 @@ impl World {
                 let event = self.event(to, body_bytes, key, same_body);
                 let store = Arc::clone(&life.store);
                 tokio::spawn(async move { store.accept(event).await });
+            }
+            Act::Burst { events, to, body_bytes } => {
+                for _ in 0..events {
+                    let event = self.event(to, body_bytes, None, false);
+                    let store = Arc::clone(&life.store);
+                    tokio::spawn(async move { store.accept(event).await });
+                }
             }
             Act::Redrive { which, to } => {
                 let Some(event) = self.pick(which) else { return };
@@ -372,6 +384,19 @@ impl World {
     /// What the end of a process leaves, and what is different at the next start.
     fn die(&mut self, ending: Ending) {
         let dead = self.disk.dead();
+        match dead {
+            Some(Fault::PowerCut) => self.stage.cover(Kind::PowerCutMidway),
+            Some(_) => self.stage.cover(Kind::KillMidway),
+            None => {}
+        }
+        let oldest = self.disk.files(&journal_dir(&self.data)).into_iter().map(|(path, _)| path);
+        let oldest = oldest.filter(|path| path.to_string_lossy().contains("seg-")).min();
+        if oldest.is_some() && oldest != self.oldest {
+            if self.oldest.is_some() {
+                self.stage.cover(Kind::Dropped);
+            }
+            self.oldest = oldest;
+        }
         self.disk.heal();
         self.keys.heal();
         self.index_failing = false;

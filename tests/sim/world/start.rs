@@ -86,7 +86,7 @@ impl World {
             (opened.clock_behind_ms > 0, Kind::ClockBehind),
         ];
         happened.iter().filter(|(happened, _)| *happened).for_each(|(_, kind)| self.stage.cover(*kind));
-        if std::mem::take(&mut self.index_damaged) && opened.rebuilt.is_none() {
+        if std::mem::take(&mut self.index_damaged) && opened.rebuilt.is_none() && journal.next_sequence > 1 {
             self.stage.breach("a damaged key space was taken for whole".to_owned());
         }
         self.stage.note(format_args!("opened {} {} {}", journal.next_sequence, journal.torn_bytes, journal.segments));
