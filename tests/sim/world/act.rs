@@ -112,12 +112,9 @@ impl Act {
             16 => Self::Pace { ms: dice.pick(&[1, 1, 50, 5_000]) },
             17 => Self::FailIndex { full: dice.one_in(2) },
             // Rare: after it a run says less.
-            18 if dice.one_in(3) => Self::Flip {
-                which: dice.next(),
-                at: dice.next(),
-                bit: dice.below(8) as u8,
-                checkpoint: dice.one_in(4),
-            },
+            18 if dice.one_in(3) => {
+                Self::Flip { which: dice.next(), at: dice.next(), bit: dice.below(8) as u8, checkpoint: dice.one_in(4) }
+            }
             _ => Self::KeepHouse,
         }
     }

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
+use super::World;
 use super::act::Ending;
 use super::audit::audit;
 use super::clock::SimClock;
@@ -23,7 +24,6 @@ use super::net::SimNet;
 use super::shape::{endpoint, endpoints};
 use super::stage::Stage;
 use super::watched::Watched;
-use super::World;
 
 /// Milliseconds after which whoever still waits would wait for ever.
 const PATIENCE: Duration = Duration::from_secs(30 * 86_400);

@@ -46,8 +46,10 @@ use self::life::{Life, failure};
 use self::model::Model;
 use self::net::Mood;
 use self::shape::{ENDPOINTS, Shape, endpoint, endpoints};
+pub use self::stage::Dice;
 use self::stage::{Stage, lock};
 use self::start::Started;
+use self::watched::UNIQUE;
 
 /// Where every run starts, unix milliseconds.
 const START_MS: u64 = 1_700_000_000_000;
@@ -97,9 +99,9 @@ pub struct World {
     oldest: Option<PathBuf>,
 }
 
-/// Runs one seed. `data` is a real directory, for the lock file alone.
-pub fn run(seed: u64, data: PathBuf, keep_text: bool) -> Outcome {
-    let stage = Arc::new(Stage::new(seed, keep_text));
+/// One run, as the dice fall. `data` is a real directory, for the lock file alone.
+pub fn run(dice: Dice, data: PathBuf, keep_text: bool) -> Outcome {
+    let stage = Arc::new(Stage::new(dice, keep_text));
     let _ = logs::take_errors();
     let mut world = World::new(Arc::clone(&stage), data);
     let lives = 1 + stage.dice().below(5);
@@ -301,7 +303,8 @@ impl World {
         self.events += 1;
         let takers = to & self.configured;
         let mark = if same_body { u64::from(key.unwrap_or(0)) } else { self.events };
-        let body: Vec<u8> = mark.to_le_bytes().into_iter().cycle().take(usize::from(body_bytes)).collect();
+        let body: Vec<u8> =
+            Dice::seeded(mark).next().to_le_bytes().into_iter().cycle().take(usize::from(body_bytes)).collect();
         let dedup = key.map(|key| {
             let scope = if key.is_multiple_of(2) { DedupScope::Inbound } else { DedupScope::Idempotency };
             DedupKey::new(scope, 7, &key.to_string())
@@ -309,7 +312,7 @@ impl World {
         NewEvent {
             app: app_id(DEFAULT_APP),
             source: None,
-            event_type: Some("order.created".to_owned()),
+            event_type: Some(if same_body { "order.repeated" } else { UNIQUE }.to_owned()),
             external_id: Some(self.events.to_string()),
             headers: [("content-type", "application/octet-stream")].into_iter().collect(),
             fingerprint: body_fingerprint(&body),

@@ -86,12 +86,10 @@ impl SimNet {
     }
 
     fn trouble(&self, dice: &mut Dice, after_ms: u64) -> Fate {
-        let failed = |after_ms, kind, what: &str| {
-            Fate { after_ms, outcome: Outcome::Failed { kind, detail: what.to_owned() } }
-        };
-        let status = |after_ms, status, retry_after_ms| {
-            Fate { after_ms, outcome: Outcome::Answered { status, retry_after_ms } }
-        };
+        let failed =
+            |after_ms, kind, what: &str| Fate { after_ms, outcome: Outcome::Failed { kind, detail: what.to_owned() } };
+        let status =
+            |after_ms, status, retry_after_ms| Fate { after_ms, outcome: Outcome::Answered { status, retry_after_ms } };
         let (kind, fate) = match dice.below(14) {
             0 => (Kind::NetTimeout, failed(30_000, FailureKind::Timeout, "no answer in time")),
             1 => (Kind::NetResetBefore, failed(after_ms, FailureKind::Reset, "reset before the request was read")),

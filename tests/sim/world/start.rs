@@ -33,7 +33,7 @@ impl World {
             Ok((store, crew)) => {
                 self.found(store.opened());
                 let (model, stage) = (Arc::clone(&self.model), Arc::clone(&self.stage));
-                Some(Started { store: Arc::new(Watched { store, model, stage }), crew, clock })
+                Some(Started { store: Arc::new(Watched { store, model, stage, disk: self.disk.clone() }), crew, clock })
             }
             Err(error) => {
                 self.refused(&error, &clock).await;
