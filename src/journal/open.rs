@@ -122,6 +122,23 @@ impl From<RedoError> for OpenError {
     }
 }
 
+/// Where a journal begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Origin {
+    /// Its first sequence.
+    pub sequence: u64,
+    /// The CRC of the frame before that.
+    pub prev_crc: u32,
+    /// The number of the segment before its first.
+    pub segments_before: u64,
+}
+
+impl Default for Origin {
+    fn default() -> Self {
+        Self { sequence: 1, prev_crc: 0, segments_before: 0 }
+    }
+}
+
 impl<D: Disk> Journal<D> {
     /// Opens the journal in a directory, or begins one there.
     ///
@@ -134,23 +151,23 @@ impl<D: Disk> Journal<D> {
         incarnation: u64,
         now_ms: u64,
     ) -> Result<(Self, Recovery), OpenError> {
-        Self::open_from(disk, dir, options, incarnation, now_ms, (1, 0))
+        Self::open_from(disk, dir, options, incarnation, now_ms, Origin::default())
     }
 
-    /// Like [`Journal::open`]; a journal that begins here begins with this sequence, after a frame with this CRC.
+    /// Like [`Journal::open`], for a journal that may begin elsewhere than others.
     pub(super) fn open_from(
         disk: Arc<D>,
         dir: &Path,
         options: Options,
         incarnation: u64,
         now_ms: u64,
-        origin: (u64, u32),
+        origin: Origin,
     ) -> Result<(Self, Recovery), OpenError> {
         options.check()?;
         make_dir(&*disk, dir)?;
         let erasure_finished = erase::redo(&*disk, dir)?;
         let layout = Layout::read(&*disk, dir)?;
-        let plan = survey(&*disk, &layout, origin)?;
+        let plan = survey(&*disk, &layout, (origin.sequence, origin.prev_crc))?;
         let mut recovery = Recovery {
             torn_bytes: plan.torn_bytes,
             next_sequence: plan.next_sequence,
@@ -160,7 +177,7 @@ impl<D: Disk> Journal<D> {
         };
         // These go first, so that the new segment's number is never taken by one of them.
         remove_all(&*disk, dir, &plan.unused)?;
-        let highest = layout.segments.last().map_or(0, |file| file.number);
+        let highest = layout.segments.last().map_or(origin.segments_before, |file| file.number);
         let header = SegmentHeader {
             segment: highest + 1,
             incarnation,

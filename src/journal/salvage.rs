@@ -16,7 +16,7 @@ use super::erase::{self, RedoError};
 use super::footer::{PAGE_BYTES, decode_page};
 use super::frame::{BodyState, Frame, RecordRef};
 use super::layout::{Layout, LayoutError, SegmentFile};
-use super::open::OpenError;
+use super::open::{OpenError, Origin};
 use super::scan::{Expect, Step, Walk, read_up_to};
 use super::segment::{IoFault, fault};
 use super::spare::remove;
@@ -143,6 +143,7 @@ pub fn salvage<D: Disk>(
         options,
         incarnation,
         now_ms,
+        segments_before: layout.segments.last().map_or(0, |file| file.number),
         journal: None,
         held: None,
         last: None,
@@ -164,6 +165,9 @@ struct Rescue<'a, D: Disk> {
     options: Options,
     incarnation: u64,
     now_ms: u64,
+    /// Segments get new numbers, above all that were ever given: records name dropped segments by theirs, and a segment that
+    /// got such a number again would be dropped at the next start.
+    segments_before: u64,
     journal: Option<Journal<D>>,
     /// The newest frame: it's written once another follows, since the journal's last one is judged as a torn write.
     held: Option<Frame>,
@@ -272,8 +276,7 @@ impl<D: Disk> Rescue<'_, D> {
             }
         }
         let records: Vec<RecordRef<'_>> = kept.iter().map(|(record, _)| *record).collect();
-        let origin = (frame.at.sequence, frame.head.prev_crc);
-        let journal = self.journal(origin)?;
+        let journal = self.journal((frame.at.sequence, frame.head.prev_crc))?;
         // An erased body keeps the CRC of what it was, so that it still reads as erased.
         journal.append_with(frame.time_ms, &records, |index| kept[index].1)?;
         journal.publish_unsynced();
@@ -284,7 +287,7 @@ impl<D: Disk> Rescue<'_, D> {
     }
 
     /// The new journal; it begins where the first saved frame was, so that sequences and CRCs stay while nothing is lost.
-    fn journal(&mut self, origin: (u64, u32)) -> Result<&mut Journal<D>, SalvageError> {
+    fn journal(&mut self, (sequence, prev_crc): (u64, u32)) -> Result<&mut Journal<D>, SalvageError> {
         if self.journal.is_none() {
             let (journal, _) = Journal::open_from(
                 Arc::clone(self.disk),
@@ -292,7 +295,7 @@ impl<D: Disk> Rescue<'_, D> {
                 self.options,
                 self.incarnation,
                 self.now_ms,
-                origin,
+                Origin { sequence, prev_crc, segments_before: self.segments_before },
             )?;
             self.journal = Some(journal);
         }

@@ -9,6 +9,7 @@ mod failures;
 mod lag;
 mod lives;
 mod retention;
+mod salvage;
 #[path = "../support/store.rs"]
 mod store;
 mod story;
