@@ -128,6 +128,7 @@ enum Keys {
 }
 
 /// Keys with their values, in order from either end.
+#[allow(clippy::large_enum_variant, reason = "the large one is the usual one")]
 pub enum Iter {
     /// Of sled.
     Sled(sled::Iter),

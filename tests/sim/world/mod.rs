@@ -302,7 +302,7 @@ impl World {
     fn event(&mut self, to: u8, body_bytes: u16, key: Option<u8>, same_body: bool) -> NewEvent {
         self.events += 1;
         let takers = to & self.configured;
-        let mark = if same_body { u64::from(key.unwrap_or(0)) } else { self.events };
+        let mark = if same_body { u64::MAX - u64::from(key.unwrap_or(0)) } else { self.events };
         let body: Vec<u8> =
             Dice::seeded(mark).next().to_le_bytes().into_iter().cycle().take(usize::from(body_bytes)).collect();
         let dedup = key.map(|key| {

@@ -121,6 +121,7 @@ impl World {
     /// What an operator does about damage: afterwards nothing may be missing that the report does not speak of.
     async fn salvage(&self, clock: &Arc<SimClock>) {
         self.disk.heal();
+        self.disk.leave_room(None);
         self.keys.heal();
         let (disk, dir) = (Arc::new(self.disk.clone()), journal_dir(&self.data));
         let report = match salvage(&disk, &dir, journal_options(&self.shape.limits), 77, clock.wall_ms()) {
