@@ -327,7 +327,7 @@ mod tests {
         const KEYS: u16 = 2_000;
         let key = |n: u16| [&[b'q'][..], &n.to_be_bytes()].concat();
         let dir = tempfile::tempdir().unwrap();
-        let tree = Tree::open(dir.path(), 1 << 20).unwrap();
+        let tree = open(dir.path()).unwrap();
         let mut meta = tree.check().unwrap();
         // Every tenth key stays; those between come and go.
         let mut all = Table::default();
