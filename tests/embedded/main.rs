@@ -2,6 +2,7 @@
 //! segments, on real files and on a disk in memory that fails when told to.
 
 mod backlog;
+mod behind;
 mod concurrency;
 mod damage;
 mod erasure;
