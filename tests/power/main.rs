@@ -6,6 +6,7 @@
 //! - `states` builds from a record the states that a power cut could have left, opens each with the real code, and holds it
 //!   against what was answered by then. `POSTRIDER_CRASH_STATES` says how many, `POSTRIDER_CRASH_SEED` which.
 //! - `faults` lets each call fail in turn: `POSTRIDER_FAULTS=all`, or a number of samples.
+//! - `hangs` is a disk that never returns, under the key space (`POSTRIDER_HANGS=1`).
 //! - `crowded` is a disk that runs full, one that becomes read-only, and too few descriptors.
 //! - `cuts` pulls the plug of a real ext4: `POSTRIDER_CUTS` says how often. It needs root and a loop device.
 //!
@@ -21,6 +22,7 @@
 mod crowded;
 mod cuts;
 mod faults;
+mod hangs;
 mod model;
 mod promise;
 mod record;

@@ -31,6 +31,9 @@ pub struct Fault {
     pub always: bool,
 }
 
+/// The error of a write or a sync that never returns.
+pub const HANG: i32 = -2;
+
 impl std::fmt::Display for Fault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mode = if self.always { "always" } else { "once" };
@@ -43,6 +46,8 @@ impl std::fmt::Display for Fault {
 pub struct Watch {
     /// What is to fail.
     pub fault: Option<Fault>,
+    /// Only calls on open files whose path holds this are counted for it.
+    pub fault_in: Option<&'static str>,
     /// SIGKILL after so many records.
     pub kill_after: Option<u64>,
 }
@@ -53,6 +58,9 @@ impl Watch {
         command.env("LD_PRELOAD", library()).env("SHIM_DIR", dir).env("SHIM_LOG", log);
         if let Some(fault) = self.fault {
             command.env("SHIM_FAIL", fault.to_string());
+        }
+        if let Some(part) = self.fault_in {
+            command.env("SHIM_FAIL_IN", part);
         }
         if let Some(records) = self.kill_after {
             command.env("SHIM_KILL", records.to_string());
