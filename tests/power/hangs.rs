@@ -14,7 +14,7 @@ fn a_key_space_that_hangs_ends_the_process_while_others_read() {
         println!("SKIPPED: it takes a minute; POSTRIDER_HANGS=1 runs it");
         return;
     }
-    for (kind, n) in [("write", 3), ("sync", 3)] {
+    for (kind, n) in [("write", 8), ("sync", 8)] {
         let stage = Stage::new(1 << 30);
         let fault = Fault { kind, n, errno: HANG, always: true };
         let mut gateway = stage.spawn(Watch { fault: Some(fault), fault_in: Some("/index/"), ..Watch::default() });

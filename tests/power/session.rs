@@ -2,12 +2,13 @@
 
 use std::collections::HashSet;
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
 
 use postrider::env::{Entropy, SeededEntropy};
 
 use super::model::Model;
+use super::promise::Promise;
 use super::record::{self, Record};
 use super::shim::Watch;
 use super::support::PATIENCE;
@@ -70,6 +71,11 @@ impl Stage {
         self.log.path().join("record")
     }
 
+    /// A file beside the record, which no gateway sees.
+    pub fn aside(&self, name: &str) -> PathBuf {
+        self.log.path().join(name)
+    }
+
     /// Starts a gateway under the shim, which may end before it serves.
     pub fn spawn(&self, watch: Watch) -> Gateway {
         let mut command = self.site.serve();
@@ -97,11 +103,11 @@ impl Stage {
 
     /// The record, which is complete: played back it gives what lies there.
     fn story(self, name: &'static str, erased: Vec<String>, drops: bool) -> Story {
-        let records = self.records();
-        let mut model = Model::new(self.site.home());
-        records.iter().for_each(|record| model.take(record));
-        model.assert_is(self.site.home(), &["log", "postrider.toml"]);
-        Story { name, records, root: self.site.home().to_owned(), erased, drops }
+        let root = self.site.home().to_owned();
+        let story =
+            Story { name, records: self.records(), root, erased, drops, before: Promise::default(), backup: None };
+        story.assert_complete(&["log", "postrider.toml"]);
+        story
     }
 }
 
@@ -120,6 +126,19 @@ pub struct Story {
     pub erased: Vec<String>,
     /// Whether segments were dropped, so that what is delivered may be gone.
     pub drops: bool,
+    /// What was promised before the record began.
+    pub before: Promise,
+    /// The backup that is restored in it.
+    pub backup: Option<Arc<[u8]>>,
+}
+
+impl Story {
+    /// Played back it gives what lies there, apart from what these names begin.
+    pub fn assert_complete(&self, apart_from: &[&str]) {
+        let mut model = Model::new(&self.root);
+        self.records.iter().for_each(|record| model.take(record));
+        model.assert_is(&self.root, apart_from);
+    }
 }
 
 /// The payload that goes under a key: its own, and of its own length.

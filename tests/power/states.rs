@@ -11,6 +11,7 @@ use postrider::env::{Entropy, RealEntropy, SeededEntropy};
 use super::model::{FATES, Fate, Model, Tree, below, write_tree};
 use super::promise::Promise;
 use super::record::Record;
+use super::restores;
 use super::session::{Story, busy_lives, first_start, retention};
 
 /// States of an ordinary run.
@@ -58,10 +59,10 @@ impl Case {
         let mut tree = model.cut(self.fate, random);
         match self.index {
             IndexFate::AsItIs => {}
-            IndexFate::Gone => tree.retain(|path, _| !path.starts_with("data/index")),
-            IndexFate::Empty => tree.retain(|path, _| !path.starts_with("data/index/")),
+            IndexFate::Gone => tree.retain(|path, _| !path.contains("data/index")),
+            IndexFate::Empty => tree.retain(|path, _| !path.contains("data/index/")),
             IndexFate::Short => {
-                let files = tree.iter_mut().filter(|(path, _)| path.starts_with("data/index/"));
+                let files = tree.iter_mut().filter(|(path, _)| path.contains("data/index/"));
                 for content in files.filter_map(|(_, content)| content.as_mut()) {
                     content.truncate(below(random, content.len() + 1));
                 }
@@ -102,7 +103,7 @@ fn search(story: &Story, wanted: usize, enough: usize, random: &SeededEntropy) -
 }
 
 fn work(story: &Story, cases: &[Case], enough: usize, seen: &Mutex<Seen>) {
-    let (mut model, mut promise) = (Model::new(&story.root), Promise::default());
+    let (mut model, mut promise) = (Model::new(&story.root), story.before.clone());
     let mut done = 0;
     for case in cases {
         for record in &story.records[done..case.cut] {
@@ -128,9 +129,12 @@ fn work(story: &Story, cases: &[Case], enough: usize, seen: &Mutex<Seen>) {
 }
 
 fn check(story: &Story, promise: &Promise, tree: &Tree, random: &SeededEntropy) -> Result<(), String> {
-    promise.check_files(story, tree)?;
     let home = tempfile::tempdir_in(scratch()).unwrap();
     write_tree(tree, home.path());
+    if let Some(backup) = &story.backup {
+        return restores::check(story, backup, promise, home.path(), random);
+    }
+    promise.check_files(story, tree)?;
     promise.check(story, &home.path().join("data"), random)
 }
 
@@ -175,7 +179,8 @@ fn whatever_a_power_cut_leaves_holds_what_was_answered() {
     let random = seed();
     let wanted = number("POSTRIDER_CRASH_STATES").map_or(STATES, |count| count as usize);
     let (mut states, mut bad) = (0, Vec::new());
-    for (story, share) in [(first_start(), 1), (busy_lives(), 5), (retention(), 4)] {
+    let stories = [(first_start(), 1), (busy_lives(), 4), (retention(), 3), (restores::restored(), 2)];
+    for (story, share) in stories {
         let seen = search(&story, wanted * share / 10, usize::MAX, &random);
         println!("{}: {} states of {} records", story.name, seen.states.len(), story.records.len());
         states += seen.states.len();
