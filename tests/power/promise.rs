@@ -37,14 +37,14 @@ pub struct Promise {
     attempted: BTreeSet<(EventId, String)>,
     /// Erasures that were answered.
     erased: usize,
-    /// A restore said that it is done.
-    pub restored: bool,
+    /// A backup or a restore said that it is done.
+    pub done: bool,
 }
 
 impl Promise {
     /// Takes in what was sent on a socket.
     pub fn hear(&mut self, sent: &[u8]) {
-        self.restored |= sent.starts_with(b"restored ");
+        self.done |= sent.starts_with(b"wrote ") || sent.starts_with(b"restored ");
         let Some(end) = sent.windows(4).position(|four| four == b"\r\n\r\n") else { return };
         let head = String::from_utf8_lossy(&sent[..end]);
         if head.starts_with("HTTP/1.1 202") {
@@ -55,14 +55,15 @@ impl Promise {
             self.erased += 1;
         } else if let Some(rest) = head.strip_prefix("POST /") {
             let endpoint = rest.split(' ').next().unwrap().to_owned();
-            let id = head.lines().find_map(|line| line.strip_prefix("webhook-id: ")).unwrap();
-            self.attempted.insert((id.parse().unwrap(), endpoint));
+            // A command of ours asks for other things.
+            let id = head.lines().find_map(|line| line.strip_prefix("webhook-id: "));
+            self.attempted.extend(id.map(|id| (id.parse().unwrap(), endpoint)));
         }
     }
 
     /// How much it is; two of a story that are as much are the same.
     pub fn amount(&self) -> usize {
-        self.answered.len() + self.attempted.len() + self.erased + usize::from(self.restored)
+        self.answered.len() + self.attempted.len() + self.erased + usize::from(self.done)
     }
 
     /// Whether what lies in the files of a state is as it must be before anything is opened.

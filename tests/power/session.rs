@@ -10,7 +10,7 @@ use postrider::env::{Entropy, SeededEntropy};
 use super::model::Model;
 use super::promise::Promise;
 use super::record::{self, Record};
-use super::shim::Watch;
+use super::shim::{Fault, HANG, Watch};
 use super::support::PATIENCE;
 use super::support::client::{Answer, Client};
 use super::support::gateway::{Gateway, Site};
@@ -128,8 +128,15 @@ pub struct Story {
     pub drops: bool,
     /// What was promised before the record began.
     pub before: Promise,
-    /// The backup that is restored in it.
-    pub backup: Option<Arc<[u8]>>,
+    /// The backup that is taken or restored in it.
+    pub backup: Option<(Copying, Arc<[u8]>)>,
+}
+
+/// What is done with a backup.
+#[derive(Debug, Clone, Copy)]
+pub enum Copying {
+    Taken,
+    Restored,
 }
 
 impl Story {
@@ -216,6 +223,21 @@ fn killed_in_the_start(stage: &Stage, records: u64) {
     assert_eq!(gateway.exit_code(), None, "{}", stage.site.log());
 }
 
+/// Killed between the write of a batch and its sync; then its event is sent again, and answered as a duplicate.
+fn killed_before_a_sync(stage: &Stage) {
+    let fault = Fault { kind: "sync", n: 8, errno: HANG, always: true };
+    let watch = Watch { fault: Some(fault), fault_in: Some("/journal/"), ..Watch::default() };
+    let mut gateway = stage.spawn(watch);
+    assert!(gateway.is_ready(), "{}", stage.site.log());
+    let mut client = api(&stage.site);
+    let mut keys = (0..).map(|n| format!("order-unsynced-{n}"));
+    let stuck = keys.find(|key| publish(&mut client, key).unwrap().status == 503).unwrap();
+    gateway.kill();
+    let gateway = stage.start();
+    assert_eq!(publish(&mut api(&stage.site), &stuck).unwrap().status, 202);
+    stage.stop(gateway);
+}
+
 /// The first start of all, after some that did not get that far, a few events, a stop in order.
 pub fn first_start() -> Story {
     let stage = Stage::new(1 << 30);
@@ -253,6 +275,7 @@ pub fn busy_lives() -> Story {
     for records in [9, 17, 30] {
         killed_in_the_start(&stage, records);
     }
+    killed_before_a_sync(&stage);
     let gateway = stage.start();
     load(&stage.site, "c", 5);
     stage.stop(gateway);

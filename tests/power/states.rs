@@ -8,11 +8,11 @@ use std::sync::{Mutex, Once, PoisonError};
 
 use postrider::env::{Entropy, RealEntropy, SeededEntropy};
 
+use super::copies;
 use super::model::{FATES, Fate, Model, Tree, below, write_tree};
 use super::promise::Promise;
 use super::record::Record;
-use super::restores;
-use super::session::{Story, busy_lives, first_start, retention};
+use super::session::{Copying, Story, busy_lives, first_start, retention};
 
 /// States of an ordinary run.
 const STATES: usize = 250;
@@ -133,8 +133,10 @@ fn work(story: &Story, cases: &[Case], enough: usize, seen: &Mutex<Seen>) {
 fn check(story: &Story, promise: &Promise, tree: &Tree, random: &SeededEntropy) -> Result<(), String> {
     let home = tempfile::tempdir_in(scratch()).unwrap();
     write_tree(tree, home.path());
-    if let Some(backup) = &story.backup {
-        return restores::check(story, backup, promise, home.path(), random);
+    match &story.backup {
+        Some((Copying::Taken, backup)) => return copies::check_taken(backup, promise, home.path()),
+        Some((Copying::Restored, backup)) => return copies::check_restored(story, backup, promise, home.path(), random),
+        None => {}
     }
     promise.check_files(story, tree)?;
     promise.check(story, &home.path().join("data"), random)
@@ -181,9 +183,9 @@ fn whatever_a_power_cut_leaves_holds_what_was_answered() {
     let random = seed();
     let wanted = number("POSTRIDER_CRASH_STATES").map_or(STATES, |count| count as usize);
     let (mut states, mut bad) = (0, Vec::new());
-    let stories = [(first_start(), 1), (busy_lives(), 4), (retention(), 3), (restores::restored(), 2)];
-    for (story, share) in stories {
-        let seen = search(&story, wanted * share / 10, usize::MAX, &random);
+    let (taken, restored) = copies::taken_and_restored();
+    for (story, share) in [(first_start(), 2), (busy_lives(), 7), (retention(), 6), (taken, 1), (restored, 4)] {
+        let seen = search(&story, wanted * share / 20, usize::MAX, &random);
         println!("{}: {} states of {} records", story.name, seen.states.len(), story.records.len());
         states += seen.states.len();
         bad.extend(seen.bad);
@@ -218,12 +220,16 @@ fn without_a_kind_of_sync_there_are_states_that_break_a_promise() {
     let is_token = |path: &str| path.contains("/token");
     let is_restoring = |path: &str| path.ends_with(".restoring");
     let is_parent = |path: &str| path.ends_with("/new");
-    let (lives, restore) = (busy_lives(), restores::restored());
+    let is_backup = |path: &str| path.ends_with(".partial");
+    let is_backups = |path: &str| path.ends_with("/backups");
+    let (lives, (taken, restore)) = (busy_lives(), copies::taken_and_restored());
     for (story, what, of) in [
         (&lives, "segments", &is_segment as &dyn Fn(&str) -> bool),
         (&lives, "the journal's directory", &is_journal),
         (&lives, "the data directory", &is_data),
         (&lives, "the token", &is_token),
+        (&taken, "the file", &is_backup),
+        (&taken, "its directory", &is_backups),
         (&restore, "segments", &is_segment),
         (&restore, "the journal's directory", &is_journal),
         (&restore, "the new store's directory", &is_restoring),
