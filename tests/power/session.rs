@@ -10,7 +10,7 @@ use postrider::env::{Entropy, SeededEntropy};
 use super::model::Model;
 use super::promise::Promise;
 use super::record::{self, Record};
-use super::shim::{Fault, HANG, Watch};
+use super::shim::{Fault, HANG, Watch, fault_begins};
 use super::support::PATIENCE;
 use super::support::client::{Answer, Client};
 use super::support::gateway::{Gateway, Site};
@@ -88,6 +88,19 @@ impl Stage {
         let mut gateway = self.spawn(Watch::default());
         assert!(gateway.is_ready(), "the gateway ended with {:?}:\n{}", gateway.exit_code(), self.site.log());
         gateway
+    }
+
+    /// Starts a gateway that serves, and whose calls on files below that place fail once [`fault_begins`](Self::fault_begins)
+    /// was called.
+    pub fn start_with(&self, fault: Fault, place: &'static str) -> Gateway {
+        let mut gateway = self.spawn(Watch { fault: Some(fault), fault_in: Some(place), ..Watch::default() });
+        assert!(gateway.is_ready(), "{}", self.site.log());
+        gateway
+    }
+
+    /// From here on calls fail.
+    pub fn fault_begins(&self) {
+        fault_begins(&self.log());
     }
 
     /// Stops it in order.
@@ -225,16 +238,13 @@ fn killed_in_the_start(stage: &Stage, records: u64) {
 
 /// Killed between the write of a batch and its sync; then its event is sent again, and answered as a duplicate.
 fn killed_before_a_sync(stage: &Stage) {
-    let fault = Fault { kind: "sync", n: 8, errno: HANG, always: true };
-    let watch = Watch { fault: Some(fault), fault_in: Some("/journal/"), ..Watch::default() };
-    let mut gateway = stage.spawn(watch);
-    assert!(gateway.is_ready(), "{}", stage.site.log());
-    let mut client = api(&stage.site);
-    let mut keys = (0..).map(|n| format!("order-unsynced-{n}"));
-    let stuck = keys.find(|key| publish(&mut client, key).unwrap().status == 503).unwrap();
+    let fault = Fault { kind: "sync", n: 1, errno: HANG, always: true };
+    let gateway = stage.start_with(fault, "/journal/");
+    stage.fault_begins();
+    assert_eq!(publish(&mut api(&stage.site), "order-unsynced").unwrap().status, 503);
     gateway.kill();
     let gateway = stage.start();
-    assert_eq!(publish(&mut api(&stage.site), &stuck).unwrap().status, 202);
+    assert_eq!(publish(&mut api(&stage.site), "order-unsynced").unwrap().status, 202);
     stage.stop(gateway);
 }
 

@@ -41,12 +41,22 @@ impl std::fmt::Display for Fault {
     }
 }
 
+/// The file that begins a fault in the commands that write to `log`.
+fn begin_of(log: &Path) -> PathBuf {
+    log.with_extension("begin")
+}
+
+/// Lets the fault of those begin that write to `log`.
+pub fn fault_begins(log: &Path) {
+    std::fs::write(begin_of(log), "").unwrap();
+}
+
 /// How a command is watched.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Watch {
     /// What is to fail.
     pub fault: Option<Fault>,
-    /// Only calls on open files whose path holds this are counted for it.
+    /// Only calls on open files whose path holds this are counted for it, and only once [`fault_begins`] was called.
     pub fault_in: Option<&'static str>,
     /// SIGKILL after so many records.
     pub kill_after: Option<u64>,
@@ -60,7 +70,7 @@ impl Watch {
             command.env("SHIM_FAIL", fault.to_string());
         }
         if let Some(part) = self.fault_in {
-            command.env("SHIM_FAIL_IN", part);
+            command.env("SHIM_FAIL_IN", part).env("SHIM_FAIL_WHEN", begin_of(log));
         }
         if let Some(records) = self.kill_after {
             command.env("SHIM_KILL", records.to_string());

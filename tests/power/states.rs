@@ -135,7 +135,9 @@ fn check(story: &Story, promise: &Promise, tree: &Tree, random: &SeededEntropy) 
     write_tree(tree, home.path());
     match &story.backup {
         Some((Copying::Taken, backup)) => return copies::check_taken(backup, promise, home.path()),
-        Some((Copying::Restored, backup)) => return copies::check_restored(story, backup, promise, home.path(), random),
+        Some((Copying::Restored, backup)) => {
+            return copies::check_restored(story, backup, promise, home.path(), random);
+        }
         None => {}
     }
     promise.check_files(story, tree)?;

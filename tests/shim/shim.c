@@ -8,7 +8,7 @@
 // Fail: with SHIM_FAIL="KIND N ERRNO MODE" the N-th call of a kind on what lies below SHIM_DIR fails with that error, MODE
 // `once` or `always` (from then on). ERRNO 0 is a short write: half of the bytes are written. ERRNO -1 is a sync that does
 // nothing and says that it worked. ERRNO -2 is a write or a sync that never returns. With SHIM_FAIL_IN=PART only calls whose
-// path holds that part are counted, of those on open files.
+// path holds that part are counted, of those on open files; with SHIM_FAIL_WHEN=FILE only while that file is there.
 //
 // With SHIM_KILL=N the process gets SIGKILL right after the N-th record.
 //
@@ -49,7 +49,7 @@ static int log_fd = -1;
 static uint64_t records, kill_at, tickets;
 static int fail_kind = -1, fail_errno, fail_always, fired;
 static uint64_t fail_at, calls[KINDS];
-static const char *fail_in;
+static const char *fail_in, *fail_when;
 
 #define LIE (-1)
 #define HANG (-2)
@@ -81,6 +81,7 @@ __attribute__((constructor)) static void begin(void) {
         if (fail_kind < 0) die("SHIM_FAIL names no kind");
         fail_always = !strcmp(mode, "always");
         fail_in = getenv("SHIM_FAIL_IN");
+        fail_when = getenv("SHIM_FAIL_WHEN");
     }
     if (log) {
         int fd = syscall(SYS_openat, AT_FDCWD, log, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
@@ -117,7 +118,11 @@ static int fails(int kind) {
 }
 
 // The same of a call on an open file.
-static int fails_on(int kind, int fd) { return (!fail_in || strstr(paths[fd], fail_in)) && fails(kind); }
+static int fails_on(int kind, int fd) {
+    if (fail_in && !strstr(paths[fd], fail_in)) return 0;
+    if (fail_when && syscall(SYS_faccessat, AT_FDCWD, fail_when, F_OK) != 0) return 0;
+    return fails(kind);
+}
 
 // Under the lock, which is let go of.
 static void hang(void) {
