@@ -2,8 +2,8 @@
 //!
 //! Start: lock and recover the store, bind, tell the store which endpoints exist, then serve. Stop (SIGTERM, SIGINT): no more
 //! events in, attempts in flight finish within their deadline, what was written is applied, the store is freed. A second
-//! signal does not wait for attempts. A failure of the storage stops the process at once: only a new start knows what is
-//! durable.
+//! signal does not wait for attempts. A failure of the storage stops the process at once, since only a new start knows what is
+//! durable; one that comes while it stops is told by the same exit code.
 //!
 //! **Invariant:** no rules here. What a part does is decided in the part.
 
@@ -16,10 +16,12 @@ use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
+use tokio::task::{JoinError, JoinHandle};
 
 pub use token::{Token, TokenError, token_path};
 
@@ -27,7 +29,7 @@ use self::parts::Parts;
 use crate::api::{self, Phase};
 use crate::config::Config;
 use crate::egress::{CaError, EgressError};
-use crate::engine::{EngineError, Stop};
+use crate::engine::{Drained, EngineError, Stop};
 use crate::env::{RealClock, RealEntropy};
 use crate::store::StoreError;
 use crate::store::embedded::{EmbeddedStore, OpenError, Opening, Progress};
@@ -35,9 +37,16 @@ use crate::store::embedded::{EmbeddedStore, OpenError, Opening, Progress};
 /// Milliseconds that requests in progress get when the gateway stops.
 const REQUEST_DRAIN_MS: u64 = 5_000;
 
+/// How long an end in order may take once the storage has failed. Requests in progress have their drain time in it; then the
+/// process ends whatever still waits, as a call into a failed disk may never return.
+const FAILED_END: Duration = Duration::from_secs(10);
+
 /// A file would grow past the limit that the process has for one (`ulimit -f`). Left alone it ends the process without a word;
 /// caught, the write fails, and that is a failure of the storage like any other. The number is Linux's.
 const SIGXFSZ: i32 = 25;
+
+/// How deliveries end.
+type EngineEnd = Result<Drained, EngineError>;
 
 /// Where a running gateway can be reached.
 #[derive(Debug, Clone)]
@@ -200,32 +209,70 @@ async fn serve(
     parts.store.stop_intake();
     // Receivers are gone only when their tasks have ended already.
     let _ = stop_ingress.send(true);
-    if stopped.is_ok() {
-        tracing::info!("stopping: no more events in, attempts in flight finish");
-        let _ = stop_engine.send(Stop::Drain);
-        let drained = tokio::select! {
-            ended = &mut delivering => Some(ended),
-            _ = term.recv() => None,
-            _ = int.recv() => None,
-            _ = parts.store.failed() => None,
-        };
-        match drained {
-            Some(ended) => tell_drained(ended),
-            None => {
-                hurry(&stop_engine);
-                tell_drained((&mut delivering).await);
-            }
+    let store = Arc::clone(&parts.store);
+    let end = async {
+        if stopped.is_ok() {
+            drain(&store, delivering, &stop_engine, &mut term, &mut int).await;
+        }
+        let _ = stop_api.send(true);
+        // They end within their drain time.
+        let _ = tokio::join!(receiving, managing);
+        let closing = Arc::clone(&store);
+        let _ = tokio::task::spawn_blocking(move || closing.close()).await;
+    };
+    let in_order = tokio::select! {
+        () = end => true,
+        () = overdue(&store) => false,
+    };
+    let failed = store.failure().map(DaemonError::Storage);
+    if !in_order {
+        tracing::warn!(seconds = FAILED_END.as_secs(), "something still waits for the storage, and is given up");
+        // Whoever drops it last would wait as well.
+        std::mem::forget(store);
+    }
+    stopped?;
+    failed.map_or(Ok(()), Err)?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Attempts in flight finish, or are given up at a second signal.
+async fn drain(
+    store: &EmbeddedStore,
+    mut delivering: JoinHandle<EngineEnd>,
+    stop_engine: &watch::Sender<Stop>,
+    term: &mut Signal,
+    int: &mut Signal,
+) {
+    tracing::info!("stopping: no more events in, attempts in flight finish");
+    let _ = stop_engine.send(Stop::Drain);
+    let drained = tokio::select! {
+        ended = &mut delivering => Some(ended),
+        _ = term.recv() => None,
+        _ = int.recv() => None,
+        _ = store.failed() => None,
+    };
+    match drained {
+        Some(ended) => tell_drained(ended),
+        None => {
+            hurry(stop_engine);
+            tell_drained(delivering.await);
         }
     }
-    let _ = stop_api.send(true);
-    // They end within their drain time.
-    let _ = tokio::join!(receiving, managing);
-    let store = parts.store;
-    let closed = tokio::task::spawn_blocking(move || store.close()).await;
-    if closed.is_ok() && stopped.is_ok() {
-        tracing::info!("stopped");
-    }
-    stopped
+}
+
+/// Resolves when the storage has failed and the time for an end in order is up. A thread of its own looks at the clock: those
+/// of the runtime may all wait for the storage.
+async fn overdue(store: &EmbeddedStore) {
+    store.failed().await;
+    let (up, time) = oneshot::channel::<()>();
+    let spawned = std::thread::Builder::new().name("failed-end".to_owned()).spawn(move || {
+        std::thread::sleep(FAILED_END);
+        drop(up);
+    });
+    // Without a thread the time is up at once.
+    drop(spawned);
+    let _ = time.await;
 }
 
 fn hurry(stop_engine: &watch::Sender<Stop>) {
@@ -233,7 +280,7 @@ fn hurry(stop_engine: &watch::Sender<Stop>) {
     let _ = stop_engine.send(Stop::Now);
 }
 
-fn tell_drained(ended: Result<Result<crate::engine::Drained, EngineError>, tokio::task::JoinError>) {
+fn tell_drained(ended: Result<EngineEnd, JoinError>) {
     match ended {
         Ok(Ok(drained)) => {
             tracing::info!(finished = drained.finished, abandoned = drained.abandoned, "deliveries stopped");
@@ -244,7 +291,7 @@ fn tell_drained(ended: Result<Result<crate::engine::Drained, EngineError>, tokio
 }
 
 /// The engine never ends by itself but for a failure.
-fn engine_end(ended: Result<Result<crate::engine::Drained, EngineError>, tokio::task::JoinError>) -> DaemonError {
+fn engine_end(ended: Result<EngineEnd, JoinError>) -> DaemonError {
     match ended {
         Ok(Err(EngineError::Store(error))) => DaemonError::Storage(error),
         Ok(Ok(_)) => DaemonError::Storage(StoreError::Failed("deliveries ended without being told to".into())),

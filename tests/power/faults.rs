@@ -126,8 +126,10 @@ fn recorded(stage: &Stage) -> (Model, Promise, Story) {
             promise.hear(bytes);
         }
     }
-    let root = stage.site.home().to_owned();
-    (model, promise, Story { name: "a session with a fault", records, root, erased: Vec::new(), drops: true })
+    let (name, root) = ("a session with a fault", stage.site.home().to_owned());
+    let story =
+        Story { name, records, root, erased: Vec::new(), drops: true, before: Promise::default(), backup: None };
+    (model, promise, story)
 }
 
 fn check_end(end: End, said: &str) -> Result<(), String> {

@@ -4,8 +4,9 @@
 //! answers, in one order; or lets the n-th call of a kind fail.
 //!
 //! - `states` builds from a record the states that a power cut could have left, opens each with the real code, and holds it
-//!   against what was answered by then. `POSTRIDER_CRASH_STATES` says how many, `POSTRIDER_CRASH_SEED` which.
+//!   against what was answered by then; `copies` has those of a backup and of a restore. `POSTRIDER_CRASH_STATES` says how many, `POSTRIDER_CRASH_SEED` which.
 //! - `faults` lets each call fail in turn: `POSTRIDER_FAULTS=all`, or a number of samples.
+//! - `hangs` is a disk that never returns, under the key space (`POSTRIDER_HANGS=1`).
 //! - `crowded` is a disk that runs full, one that becomes read-only, and too few descriptors.
 //! - `cuts` pulls the plug of a real ext4: `POSTRIDER_CUTS` says how often. It needs root and a loop device.
 //!
@@ -18,9 +19,11 @@
 //! Calls that go around the C library: each record is held against the directory that is left, byte for byte, which shows
 //! that there are none. Disks that lie about a sync, or that change what was not written.
 
+mod copies;
 mod crowded;
 mod cuts;
 mod faults;
+mod hangs;
 mod model;
 mod promise;
 mod record;

@@ -11,7 +11,7 @@ use postrider::core::event::{DedupKey, DedupScope, Event, NewEvent};
 use postrider::core::id::{AppId, EndpointId, EventId};
 use postrider::core::limits::StoreLimits;
 use postrider::env::{RealClock, SeededEntropy};
-use postrider::store::embedded::{EmbeddedStore, Opening};
+use postrider::store::embedded::{EmbeddedStore, Opening, Progress};
 use postrider::store::{Accepted, Cursor, EventQuery, Store};
 
 use super::model::{Tree, below};
@@ -29,7 +29,7 @@ const LOCK_TRIES: u32 = 200;
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 /// What has left the process.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Promise {
     /// Keys of the events that were answered, by id.
     answered: BTreeMap<EventId, String>,
@@ -37,11 +37,14 @@ pub struct Promise {
     attempted: BTreeSet<(EventId, String)>,
     /// Erasures that were answered.
     erased: usize,
+    /// A backup or a restore said that it is done.
+    pub done: bool,
 }
 
 impl Promise {
     /// Takes in what was sent on a socket.
     pub fn hear(&mut self, sent: &[u8]) {
+        self.done |= sent.starts_with(b"wrote ") || sent.starts_with(b"restored ");
         let Some(end) = sent.windows(4).position(|four| four == b"\r\n\r\n") else { return };
         let head = String::from_utf8_lossy(&sent[..end]);
         if head.starts_with("HTTP/1.1 202") {
@@ -52,14 +55,15 @@ impl Promise {
             self.erased += 1;
         } else if let Some(rest) = head.strip_prefix("POST /") {
             let endpoint = rest.split(' ').next().unwrap().to_owned();
-            let id = head.lines().find_map(|line| line.strip_prefix("webhook-id: ")).unwrap();
-            self.attempted.insert((id.parse().unwrap(), endpoint));
+            // A command of ours asks for other things.
+            let id = head.lines().find_map(|line| line.strip_prefix("webhook-id: "));
+            self.attempted.extend(id.map(|id| (id.parse().unwrap(), endpoint)));
         }
     }
 
     /// How much it is; two of a story that are as much are the same.
     pub fn amount(&self) -> usize {
-        self.answered.len() + self.attempted.len() + self.erased
+        self.answered.len() + self.attempted.len() + self.erased + usize::from(self.done)
     }
 
     /// Whether what lies in the files of a state is as it must be before anything is opened.
@@ -211,7 +215,8 @@ fn endpoint(name: &str) -> EndpointId {
     EndpointId::named("default", name)
 }
 
-fn open(data: &Path) -> Result<EmbeddedStore, String> {
+/// How the gateways here open their stores.
+pub fn opening<'p>(data: &Path, progress: Progress<'p>) -> Opening<'p> {
     let limits = StoreLimits {
         segment_bytes: SEGMENT_BYTES,
         batch_bytes_max: BATCH_BYTES,
@@ -219,16 +224,13 @@ fn open(data: &Path) -> Result<EmbeddedStore, String> {
         cache_bytes: 1 << 20,
         ..StoreLimits::default()
     };
+    let (clock, entropy) = (Arc::new(RealClock::new()), Arc::new(SeededEntropy::new(7)));
+    Opening { data: data.to_owned(), limits, clock, entropy, rebuild: false, progress }
+}
+
+fn open(data: &Path) -> Result<EmbeddedStore, String> {
     for _ in 0..LOCK_TRIES {
-        let opening = Opening {
-            data: data.to_owned(),
-            limits: limits.clone(),
-            clock: Arc::new(RealClock::new()),
-            entropy: Arc::new(SeededEntropy::new(7)),
-            rebuild: false,
-            progress: &mut |_, _| {},
-        };
-        match EmbeddedStore::open(opening) {
+        match EmbeddedStore::open(opening(data, &mut |_, _| {})) {
             // A process that another thread starts just now has a copy of the lock until it becomes another program.
             Err(error) if error.is_held() => std::thread::sleep(LOCK_PAUSE),
             opened => return opened.map_err(|error| format!("it does not open: {error} ({error:?})")),

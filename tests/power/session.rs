@@ -2,14 +2,15 @@
 
 use std::collections::HashSet;
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
 
 use postrider::env::{Entropy, SeededEntropy};
 
 use super::model::Model;
+use super::promise::Promise;
 use super::record::{self, Record};
-use super::shim::Watch;
+use super::shim::{Fault, HANG, Watch, fault_begins};
 use super::support::PATIENCE;
 use super::support::client::{Answer, Client};
 use super::support::gateway::{Gateway, Site};
@@ -70,6 +71,11 @@ impl Stage {
         self.log.path().join("record")
     }
 
+    /// A file beside the record, which no gateway sees.
+    pub fn aside(&self, name: &str) -> PathBuf {
+        self.log.path().join(name)
+    }
+
     /// Starts a gateway under the shim, which may end before it serves.
     pub fn spawn(&self, watch: Watch) -> Gateway {
         let mut command = self.site.serve();
@@ -82,6 +88,19 @@ impl Stage {
         let mut gateway = self.spawn(Watch::default());
         assert!(gateway.is_ready(), "the gateway ended with {:?}:\n{}", gateway.exit_code(), self.site.log());
         gateway
+    }
+
+    /// Starts a gateway that serves, and whose calls on files below that place fail once [`fault_begins`](Self::fault_begins)
+    /// was called.
+    pub fn start_with(&self, fault: Fault, place: &'static str) -> Gateway {
+        let mut gateway = self.spawn(Watch { fault: Some(fault), fault_in: Some(place), ..Watch::default() });
+        assert!(gateway.is_ready(), "{}", self.site.log());
+        gateway
+    }
+
+    /// From here on calls fail.
+    pub fn fault_begins(&self) {
+        fault_begins(&self.log());
     }
 
     /// Stops it in order.
@@ -97,11 +116,11 @@ impl Stage {
 
     /// The record, which is complete: played back it gives what lies there.
     fn story(self, name: &'static str, erased: Vec<String>, drops: bool) -> Story {
-        let records = self.records();
-        let mut model = Model::new(self.site.home());
-        records.iter().for_each(|record| model.take(record));
-        model.assert_is(self.site.home(), &["log", "postrider.toml"]);
-        Story { name, records, root: self.site.home().to_owned(), erased, drops }
+        let root = self.site.home().to_owned();
+        let story =
+            Story { name, records: self.records(), root, erased, drops, before: Promise::default(), backup: None };
+        story.assert_complete(&["log", "postrider.toml"]);
+        story
     }
 }
 
@@ -120,6 +139,26 @@ pub struct Story {
     pub erased: Vec<String>,
     /// Whether segments were dropped, so that what is delivered may be gone.
     pub drops: bool,
+    /// What was promised before the record began.
+    pub before: Promise,
+    /// The backup that is taken or restored in it.
+    pub backup: Option<(Copying, Arc<[u8]>)>,
+}
+
+/// What is done with a backup.
+#[derive(Debug, Clone, Copy)]
+pub enum Copying {
+    Taken,
+    Restored,
+}
+
+impl Story {
+    /// Played back it gives what lies there, apart from what these names begin.
+    pub fn assert_complete(&self, apart_from: &[&str]) {
+        let mut model = Model::new(&self.root);
+        self.records.iter().for_each(|record| model.take(record));
+        model.assert_is(&self.root, apart_from);
+    }
 }
 
 /// The payload that goes under a key: its own, and of its own length.
@@ -197,6 +236,18 @@ fn killed_in_the_start(stage: &Stage, records: u64) {
     assert_eq!(gateway.exit_code(), None, "{}", stage.site.log());
 }
 
+/// Killed between the write of a batch and its sync; then its event is sent again, and answered as a duplicate.
+fn killed_before_a_sync(stage: &Stage) {
+    let fault = Fault { kind: "sync", n: 1, errno: HANG, always: true };
+    let gateway = stage.start_with(fault, "/journal/");
+    stage.fault_begins();
+    assert_eq!(publish(&mut api(&stage.site), "order-unsynced").unwrap().status, 503);
+    gateway.kill();
+    let gateway = stage.start();
+    assert_eq!(publish(&mut api(&stage.site), "order-unsynced").unwrap().status, 202);
+    stage.stop(gateway);
+}
+
 /// The first start of all, after some that did not get that far, a few events, a stop in order.
 pub fn first_start() -> Story {
     let stage = Stage::new(1 << 30);
@@ -234,6 +285,7 @@ pub fn busy_lives() -> Story {
     for records in [9, 17, 30] {
         killed_in_the_start(&stage, records);
     }
+    killed_before_a_sync(&stage);
     let gateway = stage.start();
     load(&stage.site, "c", 5);
     stage.stop(gateway);

@@ -31,6 +31,9 @@ pub struct Fault {
     pub always: bool,
 }
 
+/// The error of a write or a sync that never returns.
+pub const HANG: i32 = -2;
+
 impl std::fmt::Display for Fault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mode = if self.always { "always" } else { "once" };
@@ -38,11 +41,23 @@ impl std::fmt::Display for Fault {
     }
 }
 
+/// The file that begins a fault in the commands that write to `log`.
+fn begin_of(log: &Path) -> PathBuf {
+    log.with_extension("begin")
+}
+
+/// Lets the fault of those begin that write to `log`.
+pub fn fault_begins(log: &Path) {
+    std::fs::write(begin_of(log), "").unwrap();
+}
+
 /// How a command is watched.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Watch {
     /// What is to fail.
     pub fault: Option<Fault>,
+    /// Only calls on open files whose path holds this are counted for it, and only once [`fault_begins`] was called.
+    pub fault_in: Option<&'static str>,
     /// SIGKILL after so many records.
     pub kill_after: Option<u64>,
 }
@@ -53,6 +68,9 @@ impl Watch {
         command.env("LD_PRELOAD", library()).env("SHIM_DIR", dir).env("SHIM_LOG", log);
         if let Some(fault) = self.fault {
             command.env("SHIM_FAIL", fault.to_string());
+        }
+        if let Some(part) = self.fault_in {
+            command.env("SHIM_FAIL_IN", part).env("SHIM_FAIL_WHEN", begin_of(log));
         }
         if let Some(records) = self.kill_after {
             command.env("SHIM_KILL", records.to_string());

@@ -8,10 +8,11 @@ use std::sync::{Mutex, Once, PoisonError};
 
 use postrider::env::{Entropy, RealEntropy, SeededEntropy};
 
+use super::copies;
 use super::model::{FATES, Fate, Model, Tree, below, write_tree};
 use super::promise::Promise;
 use super::record::Record;
-use super::session::{Story, busy_lives, first_start, retention};
+use super::session::{Copying, Story, busy_lives, first_start, retention};
 
 /// States of an ordinary run.
 const STATES: usize = 250;
@@ -51,17 +52,19 @@ impl Case {
         use IndexFate::{AsItIs, Empty, Gone, Short};
         let index = [AsItIs, AsItIs, Gone, Empty, Short][below(random, 5)];
         let fate = FATES[below(random, FATES.len())];
-        Self { cut: below(random, records + 1), fate, index, seed: random.next_u64() }
+        // The end, at which all has been said, is worth more than one look.
+        let cut = if below(random, 16) == 0 { records } else { below(random, records + 1) };
+        Self { cut, fate, index, seed: random.next_u64() }
     }
 
     fn build(&self, model: &Model, random: &SeededEntropy) -> Tree {
         let mut tree = model.cut(self.fate, random);
         match self.index {
             IndexFate::AsItIs => {}
-            IndexFate::Gone => tree.retain(|path, _| !path.starts_with("data/index")),
-            IndexFate::Empty => tree.retain(|path, _| !path.starts_with("data/index/")),
+            IndexFate::Gone => tree.retain(|path, _| !path.contains("data/index")),
+            IndexFate::Empty => tree.retain(|path, _| !path.contains("data/index/")),
             IndexFate::Short => {
-                let files = tree.iter_mut().filter(|(path, _)| path.starts_with("data/index/"));
+                let files = tree.iter_mut().filter(|(path, _)| path.contains("data/index/"));
                 for content in files.filter_map(|(_, content)| content.as_mut()) {
                     content.truncate(below(random, content.len() + 1));
                 }
@@ -102,7 +105,7 @@ fn search(story: &Story, wanted: usize, enough: usize, random: &SeededEntropy) -
 }
 
 fn work(story: &Story, cases: &[Case], enough: usize, seen: &Mutex<Seen>) {
-    let (mut model, mut promise) = (Model::new(&story.root), Promise::default());
+    let (mut model, mut promise) = (Model::new(&story.root), story.before.clone());
     let mut done = 0;
     for case in cases {
         for record in &story.records[done..case.cut] {
@@ -128,9 +131,16 @@ fn work(story: &Story, cases: &[Case], enough: usize, seen: &Mutex<Seen>) {
 }
 
 fn check(story: &Story, promise: &Promise, tree: &Tree, random: &SeededEntropy) -> Result<(), String> {
-    promise.check_files(story, tree)?;
     let home = tempfile::tempdir_in(scratch()).unwrap();
     write_tree(tree, home.path());
+    match &story.backup {
+        Some((Copying::Taken, backup)) => return copies::check_taken(backup, promise, home.path()),
+        Some((Copying::Restored, backup)) => {
+            return copies::check_restored(story, backup, promise, home.path(), random);
+        }
+        None => {}
+    }
+    promise.check_files(story, tree)?;
     promise.check(story, &home.path().join("data"), random)
 }
 
@@ -175,8 +185,9 @@ fn whatever_a_power_cut_leaves_holds_what_was_answered() {
     let random = seed();
     let wanted = number("POSTRIDER_CRASH_STATES").map_or(STATES, |count| count as usize);
     let (mut states, mut bad) = (0, Vec::new());
-    for (story, share) in [(first_start(), 1), (busy_lives(), 5), (retention(), 4)] {
-        let seen = search(&story, wanted * share / 10, usize::MAX, &random);
+    let (taken, restored) = copies::taken_and_restored();
+    for (story, share) in [(first_start(), 2), (busy_lives(), 7), (retention(), 6), (taken, 1), (restored, 4)] {
+        let seen = search(&story, wanted * share / 20, usize::MAX, &random);
         println!("{}: {} states of {} records", story.name, seen.states.len(), story.records.len());
         states += seen.states.len();
         bad.extend(seen.bad);
@@ -209,15 +220,25 @@ fn without_a_kind_of_sync_there_are_states_that_break_a_promise() {
     let is_journal = |path: &str| path.ends_with("/journal");
     let is_data = |path: &str| path.ends_with("/data");
     let is_token = |path: &str| path.contains("/token");
-    let lives = busy_lives();
-    for (what, of) in [
-        ("segments", &is_segment as &dyn Fn(&str) -> bool),
-        ("the journal's directory", &is_journal),
-        ("the data directory", &is_data),
-        ("the token", &is_token),
+    let is_restoring = |path: &str| path.ends_with(".restoring");
+    let is_parent = |path: &str| path.ends_with("/new");
+    let is_backup = |path: &str| path.ends_with(".partial");
+    let is_backups = |path: &str| path.ends_with("/backups");
+    let (lives, (taken, restore)) = (busy_lives(), copies::taken_and_restored());
+    for (story, what, of) in [
+        (&lives, "segments", &is_segment as &dyn Fn(&str) -> bool),
+        (&lives, "the journal's directory", &is_journal),
+        (&lives, "the data directory", &is_data),
+        (&lives, "the token", &is_token),
+        (&taken, "the file", &is_backup),
+        (&taken, "its directory", &is_backups),
+        (&restore, "segments", &is_segment),
+        (&restore, "the journal's directory", &is_journal),
+        (&restore, "the new store's directory", &is_restoring),
+        (&restore, "the directory that it is put in", &is_parent),
     ] {
-        let seen = search(&without_syncs(lives.clone(), of), STATES_OF_A_FAULT, 1, &random);
-        println!("without syncs of {what}: bad state {} ({:?})", seen.states.len(), seen.bad.first());
+        let seen = search(&without_syncs(story.clone(), of), STATES_OF_A_FAULT, 1, &random);
+        println!("{} without syncs of {what}: bad state {} ({:?})", story.name, seen.states.len(), seen.bad.first());
         assert!(!seen.bad.is_empty(), "{} states without a sync of {what}, and none is bad", seen.states.len());
     }
 }

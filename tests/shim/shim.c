@@ -2,12 +2,13 @@
 //
 // Record: with SHIM_LOG=FILE, what changes anything below SHIM_DIR is appended there in the order in which it took effect:
 // opens that make or cut a file, writes with their bytes, truncations, renames, removals, directories, the begin and the end
-// of each sync. So are the bytes that go out on sockets, just before they do, so that answers have their place in the same
-// order. A call that could change a file unseen (dup, link, a shared mapping, copy_file_range …) ends the process aloud.
+// of each sync. So are the bytes that go out on sockets and to standard output, just before they do, so that answers have
+// their place in the same order. A call that could change a file unseen (dup, link, a shared mapping, copy_file_range …) ends the process aloud.
 //
 // Fail: with SHIM_FAIL="KIND N ERRNO MODE" the N-th call of a kind on what lies below SHIM_DIR fails with that error, MODE
 // `once` or `always` (from then on). ERRNO 0 is a short write: half of the bytes are written. ERRNO -1 is a sync that does
-// nothing and says that it worked.
+// nothing and says that it worked. ERRNO -2 is a write or a sync that never returns. With SHIM_FAIL_IN=PART only calls whose
+// path holds that part are counted, of those on open files; with SHIM_FAIL_WHEN=FILE only while that file is there.
 //
 // With SHIM_KILL=N the process gets SIGKILL right after the N-th record.
 //
@@ -48,6 +49,10 @@ static int log_fd = -1;
 static uint64_t records, kill_at, tickets;
 static int fail_kind = -1, fail_errno, fail_always, fired;
 static uint64_t fail_at, calls[KINDS];
+static const char *fail_in, *fail_when;
+
+#define LIE (-1)
+#define HANG (-2)
 
 static void die(const char *what) {
     dprintf(2, "shim: %s\n", what);
@@ -75,6 +80,8 @@ __attribute__((constructor)) static void begin(void) {
             if (!strcmp(kind, kind_names[k])) fail_kind = k;
         if (fail_kind < 0) die("SHIM_FAIL names no kind");
         fail_always = !strcmp(mode, "always");
+        fail_in = getenv("SHIM_FAIL_IN");
+        fail_when = getenv("SHIM_FAIL_WHEN");
     }
     if (log) {
         int fd = syscall(SYS_openat, AT_FDCWD, log, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
@@ -108,6 +115,19 @@ static int fails(int kind) {
     fired = 1;
     errno = fail_errno;
     return 1;
+}
+
+// The same of a call on an open file.
+static int fails_on(int kind, int fd) {
+    if (fail_in && !strstr(paths[fd], fail_in)) return 0;
+    if (fail_when && syscall(SYS_faccessat, AT_FDCWD, fail_when, F_OK) != 0) return 0;
+    return fails(kind);
+}
+
+// Under the lock, which is let go of.
+static void hang(void) {
+    pthread_mutex_unlock(&lock);
+    for (;;) pause();
 }
 
 static long failed(int kind) {
@@ -192,9 +212,9 @@ static int is_socket(int fd) {
     return log_fd >= 0 && fd > 2 && fstat(fd, &found) == 0 && S_ISSOCK(found.st_mode);
 }
 
-// What goes out on a socket; recorded before it can be seen by anybody.
+// What goes out on a socket or to standard output; recorded before it can be seen by anybody.
 static void record_send(int fd, const struct iovec *parts, int count) {
-    if (!is_socket(fd)) return;
+    if (fd != STDOUT_FILENO && !is_socket(fd)) return;
     static char joined[1 << 20];
     size_t len = 0;
     pthread_mutex_lock(&lock);
@@ -211,7 +231,8 @@ static void record_send(int fd, const struct iovec *parts, int count) {
 static ssize_t do_write(int fd, const void *data, size_t len, off_t at) {
     pthread_mutex_lock(&lock);
     long done;
-    int bad = fails(K_WRITE);
+    int bad = fails_on(K_WRITE, fd);
+    if (bad && fail_errno == HANG) hang();
     if (bad && fail_errno) {
         done = failed(K_WRITE);
     } else {
@@ -269,7 +290,7 @@ EXPORT ssize_t sendmsg(int fd, const struct msghdr *message, int flags) {
 
 static ssize_t do_read(int fd) {
     pthread_mutex_lock(&lock);
-    long fine = is_tracked(fd) && fails(K_READ) ? failed(K_READ) : 0;
+    long fine = is_tracked(fd) && fails_on(K_READ, fd) ? failed(K_READ) : 0;
     pthread_mutex_unlock(&lock);
     return fine;
 }
@@ -283,8 +304,9 @@ EXPORT ssize_t pread(int fd, void *data, size_t len, off_t at) { return pread64(
 static int do_sync(int fd, long number) {
     if (!is_tracked(fd)) return syscall(number, fd);
     pthread_mutex_lock(&lock);
-    if (fails(K_SYNC)) {
-        int lies = fail_errno < 0;
+    if (fails_on(K_SYNC, fd)) {
+        if (fail_errno == HANG) hang();
+        int lies = fail_errno == LIE;
         if (!lies) failed(K_SYNC);
         pthread_mutex_unlock(&lock);
         return lies ? 0 : -1;
@@ -307,7 +329,9 @@ EXPORT int fdatasync(int fd) { return do_sync(fd, SYS_fdatasync); }
 EXPORT int sync_file_range(int fd, off64_t at, off64_t len, unsigned flags) {
     if (is_tracked(fd)) {
         pthread_mutex_lock(&lock);
-        long bad = fails(K_SYNC) && fail_errno > 0 ? failed(K_SYNC) : 0;
+        int fault = fails_on(K_SYNC, fd);
+        if (fault && fail_errno == HANG) hang();
+        long bad = fault && fail_errno > 0 ? failed(K_SYNC) : 0;
         pthread_mutex_unlock(&lock);
         if (bad) return -1;
     }

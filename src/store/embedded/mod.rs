@@ -206,6 +206,11 @@ impl<D: Disk> EmbeddedStore<D> {
         found.ok().and_then(|reason| reason.clone()).unwrap_or_else(|| "the store is gone".into())
     }
 
+    /// Why the storage failed, if it did.
+    pub fn failure(&self) -> Option<StoreError> {
+        self.shared.failure()
+    }
+
     /// Writes what waits, applies it, and ends the store's work. Blocks; later calls that change something are refused. The
     /// data directory is free for another process once the store is dropped.
     pub fn close(&self) {

@@ -107,7 +107,8 @@ pub fn restore(
     let mut making = target.as_os_str().to_owned();
     making.push(".restoring");
     let making = PathBuf::from(making);
-    fs::create_dir_all(parent(&target)).map_err(io_at(&target))?;
+    // The rename makes one name durable, and those above it may be new as well.
+    RealDisk.make_dir(parent(&target)).map_err(io_at(&target))?;
     fs::create_dir(&making).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => RestoreError::Begun { dir: making.clone() },
         _ => io_at(&making)(error),
