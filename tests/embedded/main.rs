@@ -14,6 +14,7 @@ mod lag;
 mod lives;
 mod moments;
 mod retention;
+mod salvage;
 #[path = "../support/store.rs"]
 mod store;
 mod story;

@@ -11,10 +11,13 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use world::coverage::{Coverage, Kind};
-use world::{Outcome, logs, run};
+use world::{Dice, Outcome, logs, run};
 
 /// Seeds of an ordinary test run.
 const SEEDS: u64 = 60;
+
+/// After so many failures the rest would tell no more.
+const FAILURES_MAX: usize = 10;
 
 /// From so many seeds on every kind of fault and state must have happened.
 const COVERS_ALL: u64 = 500;
@@ -33,7 +36,7 @@ struct Total {
 
 /// Runs a seed twice.
 fn twice(seed: u64, data: &Path) -> Result<Outcome, String> {
-    let [first, second] = [(); 2].map(|()| run(seed, data.to_owned(), false));
+    let [first, second] = [(); 2].map(|()| run(Dice::seeded(seed), data.to_owned(), false));
     if let Some(breach) = &first.breach {
         return Err(breach.clone());
     }
@@ -67,6 +70,9 @@ fn campaign(from: u64, seeds: u64) -> Total {
                         Err(why) => {
                             eprintln!("SIM_SEED={seed} fails: {why}");
                             total.failed.push((seed, why));
+                            if total.failed.len() >= FAILURES_MAX {
+                                return;
+                            }
                         }
                     }
                 }
@@ -87,7 +93,7 @@ fn no_promise_is_broken_whatever_happens() {
     if let Some(seed) = number("SIM_SEED") {
         let data = tempfile::tempdir().expect("a directory for the lock");
         let _logs = tracing::subscriber::set_default(logs::Logs { show: true });
-        let outcome = run(seed, data.path().to_owned(), true);
+        let outcome = run(Dice::seeded(seed), data.path().to_owned(), true);
         eprintln!("{}", outcome.text);
         assert_eq!(outcome.breach, None, "SIM_SEED={seed}");
         return;
@@ -100,4 +106,16 @@ fn no_promise_is_broken_whatever_happens() {
     assert!(total.failed.is_empty(), "{} of {seeds} seeds fail, the first: {:?}", total.failed.len(), total.failed[0]);
     let missing = total.coverage.missing();
     assert!(seeds < COVERS_ALL || missing.is_empty(), "these never happened: {missing:?}");
+}
+
+/// As a fuzzer does it: any bytes are a run, and no run breaks a promise.
+#[test]
+fn any_bytes_make_a_run() {
+    let data = tempfile::tempdir().expect("a directory for the lock");
+    let _logs = tracing::subscriber::set_default(logs::Logs { show: false });
+    for step in 0..8u8 {
+        let bytes: Vec<u8> = (0..600u32).map(|n| (n as u8).wrapping_mul(step.wrapping_add(41))).collect();
+        let outcome = run(Dice::read_from(&bytes), data.path().to_owned(), false);
+        assert_eq!(outcome.breach, None, "step {step}");
+    }
 }

@@ -39,10 +39,6 @@ impl<D: Disk> Crew<D> {
 
     /// Commits all that waits; false when the storage has failed.
     pub fn write(&mut self) -> bool {
-        // The writer would wait for it.
-        if applier::lags_too_much(&self.shared) {
-            self.apply();
-        }
         self.writer.lock().unwrap_or_else(PoisonError::into_inner).work_off()
     }
 

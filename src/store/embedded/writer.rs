@@ -12,7 +12,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::Panicked;
-use super::applier::Applier;
+use super::applier::{self, Applier};
 use super::commit::Committer;
 use super::housekeeper::Chore;
 use super::queue::{Command, Queue};
@@ -74,6 +74,10 @@ impl<D: Disk> Writer<D> {
     /// Commits what waits, without waiting for more; false when the storage has failed.
     pub(super) fn work_off(&mut self) -> bool {
         while let Ok(first) = self.commands.try_recv() {
+            // Nobody else would make the room that it waits for. A failure is met there.
+            if applier::lags_too_much(&self.shared) {
+                let _ = applier::apply(&self.shared);
+            }
             if self.round(first, Duration::ZERO).is_break() {
                 // Those who wait learn it from their closed channels.
                 while self.commands.try_recv().is_ok() {}

@@ -16,6 +16,8 @@ const DAY_MS: u64 = 86_400_000;
 pub enum Act {
     /// An event comes in, for the endpoints whose bits are set, perhaps under a key that was used before.
     Accept { to: u8, body_bytes: u16, key: Option<u8>, same_body: bool },
+    /// Many large events come in at once, for one endpoint or for none.
+    Burst { events: u8, to: u8, body_bytes: u16 },
     /// An operator replays a delivery.
     Redrive { which: u64, to: usize },
     /// An operator erases an event.
@@ -64,19 +66,24 @@ pub enum Ending {
 impl Act {
     pub fn draw(dice: &mut Dice) -> Self {
         match dice.below(100) {
-            0..=45 => Self::accept(dice),
-            46..=57 => Self::Pass { ms: pause(dice) },
-            58..=63 => Self::Redrive { which: dice.next(), to: dice.below(ENDPOINTS as u64) as usize },
-            64..=66 => Self::Erase { which: dice.next() },
-            67..=69 => Self::Stand { at: dice.below(ENDPOINTS as u64) as usize, open: dice.one_in(2) },
-            70..=76 => {
+            0..=41 => Self::accept(dice),
+            42..=44 => Self::Burst {
+                events: dice.below(30) as u8,
+                to: dice.pick(&[0, 1, 2]),
+                body_bytes: dice.pick(&[700, 3_000, 6_000]),
+            },
+            45..=56 => Self::Pass { ms: pause(dice) },
+            57..=61 => Self::Redrive { which: dice.next(), to: dice.below(ENDPOINTS as u64) as usize },
+            62..=64 => Self::Erase { which: dice.next() },
+            65..=67 => Self::Stand { at: dice.below(ENDPOINTS as u64) as usize, open: dice.one_in(2) },
+            68..=74 => {
                 let moods = [Mood::Good, Mood::Good, Mood::Mixed, Mood::Mixed, Mood::Down, Mood::Rejecting, Mood::Gone];
                 Self::Mood { at: dice.below(ENDPOINTS as u64) as usize, mood: dice.pick(&moods) }
             }
-            77..=78 => Self::StepWall { by_ms: dice.below(2 * DAY_MS) as i64 - DAY_MS as i64 },
-            79..=81 => Self::KeepHouse,
-            82..=90 => Self::trouble(dice),
-            91..=94 => Self::Audit,
+            75..=76 => Self::StepWall { by_ms: dice.below(2 * DAY_MS) as i64 - DAY_MS as i64 },
+            77..=79 => Self::KeepHouse,
+            80..=93 => Self::trouble(dice),
+            94..=96 => Self::Audit,
             _ => Self::End(dice.pick(&[Ending::Clean, Ending::Kill, Ending::PowerCut])),
         }
     }
@@ -91,7 +98,8 @@ impl Act {
     }
 
     fn trouble(dice: &mut Dice) -> Self {
-        let after = dice.below(STRIKES_WITHIN);
+        let within = dice.pick(&[3, 10, STRIKES_WITHIN]);
+        let after = dice.below(within);
         match dice.below(20) {
             0..=3 => Self::Arm { after, fault: Fault::PowerCut },
             4..=6 => Self::Arm { after, fault: Fault::Kill },
@@ -104,7 +112,7 @@ impl Act {
             16 => Self::Pace { ms: dice.pick(&[1, 1, 50, 5_000]) },
             17 => Self::FailIndex { full: dice.one_in(2) },
             // Rare: after it a run says less.
-            _ if dice.one_in(3) => {
+            18 if dice.one_in(3) => {
                 Self::Flip { which: dice.next(), at: dice.next(), bit: dice.below(8) as u8, checkpoint: dice.one_in(4) }
             }
             _ => Self::KeepHouse,

@@ -180,6 +180,18 @@ impl SimDisk {
         inside.map(|(path, inode)| (path.clone(), lock(inode).content.len() as u64)).collect()
     }
 
+    /// A file that holds these bytes, or would after a power cut.
+    pub fn find(&self, bytes: &[u8]) -> Option<String> {
+        let state = lock(&self.state);
+        let holds = |content: &[u8]| content.windows(bytes.len()).any(|window| window == bytes);
+        let mut all = state.names.iter().chain(&state.durable_names);
+        let found = all.find(|(_, inode)| {
+            let inode = lock(inode);
+            holds(&inode.content) || holds(&inode.durable)
+        });
+        found.map(|(path, _)| name_of(path).to_owned())
+    }
+
     /// Flips one bit of a file, for readers and for good.
     pub fn flip(&self, path: &Path, offset: u64, bit: u8) {
         let state = lock(&self.state);

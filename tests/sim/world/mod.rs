@@ -46,14 +46,16 @@ use self::life::{Life, failure};
 use self::model::Model;
 use self::net::Mood;
 use self::shape::{ENDPOINTS, Shape, endpoint, endpoints};
+pub use self::stage::Dice;
 use self::stage::{Stage, lock};
 use self::start::Started;
+use self::watched::UNIQUE;
 
 /// Where every run starts, unix milliseconds.
 const START_MS: u64 = 1_700_000_000_000;
 
 /// Acts of one life at most.
-const ACTS_MAX: u64 = 60;
+const ACTS_MAX: u64 = 80;
 
 /// Hours in which everything must have settled once nothing goes wrong any more: the longest schedule, and what a
 /// `Retry-After` adds.
@@ -93,11 +95,13 @@ pub struct World {
     /// Nothing goes wrong any more.
     calm: bool,
     over: bool,
+    /// The first segment, by which is seen whether any was dropped.
+    oldest: Option<PathBuf>,
 }
 
-/// Runs one seed. `data` is a real directory, for the lock file alone.
-pub fn run(seed: u64, data: PathBuf, keep_text: bool) -> Outcome {
-    let stage = Arc::new(Stage::new(seed, keep_text));
+/// One run, as the dice fall. `data` is a real directory, for the lock file alone.
+pub fn run(dice: Dice, data: PathBuf, keep_text: bool) -> Outcome {
+    let stage = Arc::new(Stage::new(dice, keep_text));
     let _ = logs::take_errors();
     let mut world = World::new(Arc::clone(&stage), data);
     let lives = 1 + stage.dice().below(5);
@@ -117,11 +121,13 @@ impl World {
         let shape = Shape::draw(&mut stage.dice());
         let model = Model::new(Arc::clone(&stage), shape.windows());
         stage.note(format_args!("{shape:?}"));
+        let moods = (0..ENDPOINTS).map(|n| (endpoint(n), stage.dice().pick(&[Mood::Good, Mood::Mixed, Mood::Mixed])));
+        let moods = Arc::new(Mutex::new(moods.collect()));
         Self {
             disk: SimDisk::new(Arc::clone(&stage)),
             keys: MemTree::new(),
             model: Arc::new(Mutex::new(model)),
-            moods: Arc::default(),
+            moods,
             shape,
             data,
             configured: 0b11,
@@ -132,6 +138,7 @@ impl World {
             index_failing: false,
             calm: false,
             over: false,
+            oldest: None,
             stage,
         }
     }
@@ -218,6 +225,13 @@ impl World {
                 let store = Arc::clone(&life.store);
                 tokio::spawn(async move { store.accept(event).await });
             }
+            Act::Burst { events, to, body_bytes } => {
+                for _ in 0..events {
+                    let event = self.event(to, body_bytes, None, false);
+                    let store = Arc::clone(&life.store);
+                    tokio::spawn(async move { store.accept(event).await });
+                }
+            }
             Act::Redrive { which, to } => {
                 let Some(event) = self.pick(which) else { return };
                 let (store, delivery) = (Arc::clone(&life.store), DeliveryId { endpoint: endpoint(to), event });
@@ -288,8 +302,9 @@ impl World {
     fn event(&mut self, to: u8, body_bytes: u16, key: Option<u8>, same_body: bool) -> NewEvent {
         self.events += 1;
         let takers = to & self.configured;
-        let mark = if same_body { u64::from(key.unwrap_or(0)) } else { self.events };
-        let body: Vec<u8> = mark.to_le_bytes().into_iter().cycle().take(usize::from(body_bytes)).collect();
+        let mark = if same_body { u64::MAX - u64::from(key.unwrap_or(0)) } else { self.events };
+        let body: Vec<u8> =
+            Dice::seeded(mark).next().to_le_bytes().into_iter().cycle().take(usize::from(body_bytes)).collect();
         let dedup = key.map(|key| {
             let scope = if key.is_multiple_of(2) { DedupScope::Inbound } else { DedupScope::Idempotency };
             DedupKey::new(scope, 7, &key.to_string())
@@ -297,7 +312,7 @@ impl World {
         NewEvent {
             app: app_id(DEFAULT_APP),
             source: None,
-            event_type: Some("order.created".to_owned()),
+            event_type: Some(if same_body { "order.repeated" } else { UNIQUE }.to_owned()),
             external_id: Some(self.events.to_string()),
             headers: [("content-type", "application/octet-stream")].into_iter().collect(),
             fingerprint: body_fingerprint(&body),
@@ -372,6 +387,19 @@ impl World {
     /// What the end of a process leaves, and what is different at the next start.
     fn die(&mut self, ending: Ending) {
         let dead = self.disk.dead();
+        match dead {
+            Some(Fault::PowerCut) => self.stage.cover(Kind::PowerCutMidway),
+            Some(_) => self.stage.cover(Kind::KillMidway),
+            None => {}
+        }
+        let oldest = self.disk.files(&journal_dir(&self.data)).into_iter().map(|(path, _)| path);
+        let oldest = oldest.filter(|path| path.to_string_lossy().contains("seg-")).min();
+        if oldest.is_some() && oldest != self.oldest {
+            if self.oldest.is_some() {
+                self.stage.cover(Kind::Dropped);
+            }
+            self.oldest = oldest;
+        }
         self.disk.heal();
         self.keys.heal();
         self.index_failing = false;

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use postrider::core::attempt::{FailureKind, Outcome};
 use postrider::core::delivery::{Dead, DeadReason, DeliveryId, DeliveryState, Next, Pending};
 use postrider::core::event::{DedupKey, Event, NewEvent};
 use postrider::core::id::{EndpointId, EventId};
@@ -189,7 +190,11 @@ impl Model {
                 let key = asked.new.dedup.iter().find(|key| key.scope == *scope);
                 let claim = key.and_then(|key| self.keys.get(key)).copied();
                 let Some(claim) = claim.filter(|claim| claim.event == *id && asked.at_ms < claim.ends_ms) else {
-                    return self.breach(format!("a duplicate of {id} was answered, the key is of {claim:?}"));
+                    // Where damage cuts a listing short, an unanswered event may hold it.
+                    if !(self.damaged && claim.is_none()) {
+                        self.breach(format!("a duplicate of {id} was answered, the key is of {claim:?}"));
+                    }
+                    return;
                 };
                 if claim.life < self.life {
                     self.stage.cover(Kind::DuplicateAfterCrash);
@@ -291,6 +296,10 @@ impl Model {
     pub fn attempt_begins(&mut self, job: &Job, retries: usize, now_ms: u64) {
         let (endpoint, event) = (job.endpoint.id, job.event.meta.id);
         let id = DeliveryId { endpoint, event };
+        // Where damage cuts a listing short, an unanswered event is first seen here.
+        if self.damaged && !self.events.contains_key(&event) {
+            self.adopt(&job.event);
+        }
         self.read(&job.event);
         if !self.leases.insert(id) {
             self.breach(format!("two attempts of {event} at {endpoint} at once"));
@@ -324,6 +333,9 @@ impl Model {
     pub fn settle_asked(&mut self, settle: &Settle) {
         let Settle { delivery, was, next, attempt, .. } = settle;
         self.leases.insert(*delivery);
+        if matches!(attempt.outcome, Outcome::Failed { kind: FailureKind::Unreadable, .. }) {
+            self.stage.cover(Kind::DamageWithheld);
+        }
         if *next == (Next::Dead { reason: DeadReason::Gone }) {
             self.standings.entry(delivery.endpoint).or_default().asked.push("gone");
         }

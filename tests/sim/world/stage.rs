@@ -1,22 +1,35 @@
 //! What every part of a run has in common: the dice, the trace, what was covered, and the first breach of a promise.
 
+use std::collections::VecDeque;
 use std::fmt::{self, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::coverage::{Coverage, Kind};
 
-/// Random numbers that repeat from their seed (splitmix64).
+/// Random numbers that repeat: from a seed (splitmix64), or read from bytes for as long as there are any, so that a fuzzer
+/// can choose them one by one.
 #[derive(Debug)]
-pub struct Dice(u64);
+pub struct Dice {
+    seed: u64,
+    bytes: VecDeque<u8>,
+}
 
 impl Dice {
-    pub const fn new(seed: u64) -> Self {
-        Self(seed)
+    pub const fn seeded(seed: u64) -> Self {
+        Self { seed, bytes: VecDeque::new() }
+    }
+
+    /// Two bytes for each number; after the last ones a seed goes on.
+    pub fn read_from(bytes: &[u8]) -> Self {
+        Self { seed: 0, bytes: bytes.iter().copied().collect() }
     }
 
     pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
+        if let (Some(low), Some(high)) = (self.bytes.pop_front(), self.bytes.pop_front()) {
+            return u64::from(low) | u64::from(high) << 8;
+        }
+        self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.seed;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
@@ -67,10 +80,10 @@ impl Write for Trace {
 }
 
 impl Stage {
-    pub fn new(seed: u64, keep_text: bool) -> Self {
+    pub fn new(dice: Dice, keep_text: bool) -> Self {
         let text = keep_text.then(String::new);
         Self {
-            dice: Mutex::new(Dice::new(seed)),
+            dice: Mutex::new(dice),
             trace: Mutex::new(Trace { digest: 0xcbf2_9ce4_8422_2325, events: 0, text }),
             coverage: Mutex::default(),
             breach: Mutex::default(),

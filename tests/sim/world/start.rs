@@ -33,7 +33,7 @@ impl World {
             Ok((store, crew)) => {
                 self.found(store.opened());
                 let (model, stage) = (Arc::clone(&self.model), Arc::clone(&self.stage));
-                Some(Started { store: Arc::new(Watched { store, model, stage }), crew, clock })
+                Some(Started { store: Arc::new(Watched { store, model, stage, disk: self.disk.clone() }), crew, clock })
             }
             Err(error) => {
                 self.refused(&error, &clock).await;
@@ -86,7 +86,7 @@ impl World {
             (opened.clock_behind_ms > 0, Kind::ClockBehind),
         ];
         happened.iter().filter(|(happened, _)| *happened).for_each(|(_, kind)| self.stage.cover(*kind));
-        if std::mem::take(&mut self.index_damaged) && opened.rebuilt.is_none() {
+        if std::mem::take(&mut self.index_damaged) && opened.rebuilt.is_none() && journal.next_sequence > 1 {
             self.stage.breach("a damaged key space was taken for whole".to_owned());
         }
         self.stage.note(format_args!("opened {} {} {}", journal.next_sequence, journal.torn_bytes, journal.segments));
@@ -121,6 +121,7 @@ impl World {
     /// What an operator does about damage: afterwards nothing may be missing that the report does not speak of.
     async fn salvage(&self, clock: &Arc<SimClock>) {
         self.disk.heal();
+        self.disk.leave_room(None);
         self.keys.heal();
         let (disk, dir) = (Arc::new(self.disk.clone()), journal_dir(&self.data));
         let report = match salvage(&disk, &dir, journal_options(&self.shape.limits), 77, clock.wall_ms()) {

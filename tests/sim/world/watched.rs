@@ -21,6 +21,7 @@ pub struct Watched {
     pub store: EmbeddedStore<SimDisk>,
     pub model: Arc<Mutex<Model>>,
     pub stage: Arc<Stage>,
+    pub disk: SimDisk,
 }
 
 /// Whether the call certainly changed nothing; after any other error nobody knows.
@@ -28,7 +29,25 @@ fn is_refused(error: &StoreError) -> bool {
     !matches!(error, StoreError::Failed(_) | StoreError::Refused(Refusal::Stopping))
 }
 
+/// The type of events whose bytes no other event has.
+pub const UNIQUE: &str = "order.created";
+
+/// Bytes of a body from which it is told from chance.
+const TELLING_BYTES: usize = 32;
+
 impl Watched {
+    /// After an erasure no file may hold the bytes, nor hold them again after a power cut.
+    fn look_for_erased(&self, id: EventId, erased: bool) {
+        let model = lock(&self.model);
+        let new = model.known(id).map(|known| &known.new);
+        let told = new.filter(|new| new.event_type.as_deref() == Some(UNIQUE) && new.body.len() >= TELLING_BYTES);
+        if let (true, Some(body)) = (erased, told.map(|new| &new.body))
+            && let Some(file) = self.disk.find(&body[..TELLING_BYTES])
+        {
+            self.stage.breach(format!("{id} is erased, its bytes are in {file}"));
+        }
+    }
+
     fn unreadable<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
         if let Err(StoreError::Unreadable { segment, offset }) = &result {
             self.stage.cover(Kind::DamageUnreadable);
@@ -145,7 +164,10 @@ impl Store for Watched {
         let result = self.unreadable(self.store.erase(id).await);
         self.stage.note(format_args!("{} erase {id}", self.now_ms()));
         match &result {
-            Ok(erased) => lock(&self.model).erase_answered(id, Some(*erased), self.now_ms()),
+            Ok(erased) => {
+                lock(&self.model).erase_answered(id, Some(*erased), self.now_ms());
+                self.look_for_erased(id, *erased);
+            }
             Err(error) if is_refused(error) => lock(&self.model).erase_answered(id, None, self.now_ms()),
             Err(_) => {}
         }
