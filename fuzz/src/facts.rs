@@ -11,6 +11,8 @@ pub fn run(bytes: &[u8]) {
     let mut encoded = Vec::new();
     fact.encode_into(&mut encoded);
     assert!(encoded.len() <= meta.len(), "{fact:?} was read from fewer bytes than it has");
+    let longer = [meta, &[0]].concat();
+    assert!(Fact::decode(*kind, &longer).is_err(), "{fact:?} was read though a byte follows it");
     let again = Fact::decode(fact.kind(), &encoded).expect("what was encoded decodes");
     assert_eq!(again, fact);
     assert_eq!(again.key(), fact.key());

@@ -20,6 +20,7 @@
 //! | `keys` | a key and a value | decoding then encoding gives the same bytes; order of bytes = order of parts |
 //! | `names` | URLs, ranges, patterns, ids | written and read again they are the same; patterns match as their definition says |
 //! | `signature` | a scheme, headers, a body | nothing verifies that was not signed; what is signed verifies; a changed body does not |
+//! | `store` | the dice of a simulated run | no promise of the store is broken, as the model of `tests/sim` judges |
 //! | `times` | Retry-After, RFC 3339 | written and read again they are the same; digits mean what they say |
 
 pub mod config;
@@ -30,13 +31,14 @@ pub mod journal;
 pub mod keys;
 pub mod names;
 pub mod signature;
+pub mod store;
 pub mod times;
 
 /// A target's name, which is also that of its corpus, and its body.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 9] = [
     ("config", config::run),
     ("facts", facts::run),
     ("http", http::run),
@@ -44,5 +46,6 @@ pub const TARGETS: [Target; 8] = [
     ("keys", keys::run),
     ("names", names::run),
     ("signature", signature::run),
+    ("store", store::run),
     ("times", times::run),
 ];

@@ -154,10 +154,25 @@ impl Standing {
 
 /// Bytes that are not a fact of this version.
 #[derive(Debug, thiserror::Error)]
-#[error("a record of kind {kind} does not decode: {source}")]
-pub struct FactError {
-    kind: u8,
-    source: bincode::error::DecodeError,
+pub enum FactError {
+    /// The bytes make no fact.
+    #[error("a record of kind {kind} does not decode: {source}")]
+    Malformed {
+        /// The kind that the journal's record table gives.
+        kind: u8,
+        /// What is wrong with them.
+        source: bincode::error::DecodeError,
+    },
+    /// They make a fact and go on.
+    #[error("a record of kind {kind} does not decode: the fact takes {read_bytes} bytes of {bytes}")]
+    Longer {
+        /// The kind that the journal's record table gives.
+        kind: u8,
+        /// How many bytes the fact takes.
+        read_bytes: usize,
+        /// How many there are.
+        bytes: usize,
+    },
 }
 
 impl Fact {
@@ -194,11 +209,15 @@ impl Fact {
             .expect("writing to memory does not fail and every field has an encoding");
     }
 
-    /// Reads what [`encode_into`](Self::encode_into) wrote. `kind` only serves the error message.
+    /// Reads what [`encode_into`](Self::encode_into) wrote, all of it. `kind` only serves the error message.
     pub fn decode(kind: u8, meta: &[u8]) -> Result<Self, FactError> {
         // The limit keeps a damaged length from asking for memory: no fact is larger than a batch.
         let config = bincode::config::standard().with_limit::<{ 16 << 20 }>();
-        bincode::decode_from_slice(meta, config).map(|(fact, _)| fact).map_err(|source| FactError { kind, source })
+        match bincode::decode_from_slice(meta, config) {
+            Ok((fact, read_bytes)) if read_bytes == meta.len() => Ok(fact),
+            Ok((_, read_bytes)) => Err(FactError::Longer { kind, read_bytes, bytes: meta.len() }),
+            Err(source) => Err(FactError::Malformed { kind, source }),
+        }
     }
 }
 
@@ -234,5 +253,23 @@ pub mod kind {
             DROPPED => "dropped",
             _ => "unknown",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fact_takes_all_of_its_bytes() {
+        let fact = Fact::Erased { event: EventId::from_u128(1), at_ms: 3 };
+        let mut meta = Vec::new();
+        fact.encode_into(&mut meta);
+        assert_eq!(Fact::decode(kind::ERASED, &meta).unwrap(), fact);
+        meta.push(0);
+        let error = Fact::decode(kind::ERASED, &meta).unwrap_err().to_string();
+        let (read, bytes) = (meta.len() - 1, meta.len());
+        assert_eq!(error, format!("a record of kind 6 does not decode: the fact takes {read} bytes of {bytes}"));
+        assert!(matches!(Fact::decode(kind::ERASED, &meta[..read - 1]), Err(FactError::Malformed { .. })));
     }
 }

@@ -119,3 +119,18 @@ fn any_bytes_make_a_run() {
         assert_eq!(outcome.breach, None, "step {step}");
     }
 }
+
+/// What the fuzzer starts from reaches the places that matter, also after the simulation has changed.
+#[test]
+fn the_fuzzers_corpus_reaches_crash_rebuild_retention_erasure_and_redrive() {
+    let data = tempfile::tempdir().expect("a directory for the lock");
+    let _logs = tracing::subscriber::set_default(logs::Logs { show: false });
+    let mut coverage = Coverage::default();
+    for file in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/store")).unwrap() {
+        let bytes = std::fs::read(file.unwrap().path()).unwrap();
+        coverage.add(&run(Dice::read_from(&bytes), data.path().to_owned(), false).coverage);
+    }
+    for kind in [Kind::PowerCutMidway, Kind::KillMidway, Kind::Rebuilt, Kind::Dropped, Kind::Erased, Kind::Redriven] {
+        assert!(coverage.of(kind) > 0, "no file of fuzz/corpus/store comes to this: {}", kind.text());
+    }
+}
