@@ -176,6 +176,7 @@ impl<D: Disk> Journal<D> {
         };
         // These go first, so that the new segment's number is never taken by one of them.
         remove_all(&*disk, dir, &plan.unused)?;
+        renew_headers(&*disk, &plan.emptied)?;
         let highest = layout.segments.last().map_or(origin.above, |file| file.number);
         let header = SegmentHeader {
             segment: highest + 1,
@@ -289,6 +290,22 @@ fn keep<D: Disk>(disk: &Arc<D>, dir: &Path, plan: Plan<'_>, recovery: &mut Recov
     // before it was synced, and the reason why a sealed segment isn't the last.
     remove_all(&**disk, dir, &emptied)?;
     Ok(table)
+}
+
+/// Writes the headers of empty segments once more. A start whose sync failed leaves one that can be read and is not on the disk;
+/// lost after the next segment has its header, it would look like damage.
+fn renew_headers<D: Disk>(disk: &D, emptied: &[PathBuf]) -> Result<(), IoFault> {
+    for path in emptied {
+        let renew = || {
+            let file = disk.open(path, true)?;
+            let mut header = vec![0; HEADER_BYTES as usize];
+            file.read_exact_at(&mut header, 0)?;
+            file.write_all_at(&header, 0)?;
+            file.sync_data()
+        };
+        renew().map_err(fault_at("renew the header of", path, 0))?;
+    }
+    Ok(())
 }
 
 /// The newest time in the journal; engine time goes on from there when the wall clock is behind it.

@@ -134,6 +134,8 @@ fn recovery_itself_may_be_interrupted_at_every_operation_and_again() {
             disk.fail_after(count);
             assert!(try_open(&disk, 70).is_err());
             disk.heal();
+            // What its sync failed to write can still be read, until the power goes.
+            interrupt_again(&Arc::new(disk.fork()), &told, count, 0);
             check(&disk, 71, &told, &format!("open failing after {count}, killed"));
         }
     }

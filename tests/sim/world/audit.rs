@@ -18,10 +18,7 @@ const PAGE: usize = 20;
 /// # Errors
 /// Those of the store. Unreadable is one only where nothing is damaged.
 pub async fn audit(store: &Watched, endpoints: &[EndpointId], settled: bool) -> Result<(), StoreError> {
-    let listed = match listed(store, settled).await {
-        Err(StoreError::Unreadable { .. }) if lock(&store.model).damaged => None,
-        listed => Some(listed?),
-    };
+    let listed = listed(store, settled).await?;
     let known = lock(&store.model).ids();
     let mut states = BTreeMap::new();
     for id in known {
@@ -58,9 +55,9 @@ pub async fn audit(store: &Watched, endpoints: &[EndpointId], settled: bool) -> 
     Ok(())
 }
 
-/// The ids of all events that are listed.
-async fn listed(store: &Watched, settled: bool) -> Result<BTreeSet<EventId>, StoreError> {
-    let (mut ids, mut cursor) = (BTreeSet::new(), Cursor::Start);
+/// The ids of all events that are listed; `None` where damage hides some.
+async fn listed(store: &Watched, settled: bool) -> Result<Option<BTreeSet<EventId>>, StoreError> {
+    let (mut ids, mut cursor, mut unreadable) = (BTreeSet::new(), Cursor::Start, 0);
     loop {
         let page = store.events(EventQuery { cursor, limit: PAGE, ..EventQuery::default() }).await?;
         for event in page.data {
@@ -72,11 +69,16 @@ async fn listed(store: &Watched, settled: bool) -> Result<BTreeSet<EventId>, Sto
                 lock(&store.model).adopt(&event);
             }
         }
+        unreadable += page.unreadable;
         match page.next {
             Some(next) => cursor = Cursor::OlderThan(next),
-            None => return Ok(ids),
+            None => break,
         }
     }
+    if unreadable > 0 && !lock(&store.model).damaged {
+        store.stage.breach(format!("{unreadable} events are said to be damaged, none is"));
+    }
+    Ok((unreadable == 0).then_some(ids))
 }
 
 /// What is pending, and what is dead, by their own lists and counts.
