@@ -1,8 +1,9 @@
 //! Saving what is undamaged of a damaged journal, and listing exactly what is lost.
 //!
 //! It reads the directory `journal` as far as it can be read, writes all whole frames to `journal.salvaged`, and then swaps
-//! the two, keeping the damaged one as `journal.damaged-<n>`. Up to the first loss, frames keep their sequences and CRCs;
-//! after it the sequences move up, so what refers to a frame by both notices and is built anew.
+//! the two, keeping the damaged one as `journal.damaged-<n>`. The first frame takes the sequence after its old one, so all
+//! have other CRCs under each sequence, and what refers to a frame by both notices and is built anew: also where nothing is
+//! lost, frames are in other places now.
 //!
 //! Invariant: `journal` stays as it is until the new one is durable in full. Between the two renames no `journal` exists;
 //! opening refuses then, and another salvage finishes the second rename.
@@ -276,7 +277,7 @@ impl<D: Disk> Rescue<'_, D> {
             }
         }
         let records: Vec<RecordRef<'_>> = kept.iter().map(|(record, _)| *record).collect();
-        let origin = Origin { sequence: frame.at.sequence, prev_crc: frame.head.prev_crc, ..self.origin };
+        let origin = Origin { sequence: frame.at.sequence + 1, prev_crc: frame.head.prev_crc, ..self.origin };
         let journal = self.journal(origin)?;
         // An erased body keeps the CRC of what it was, so that it still reads as erased.
         journal.append_with(frame.time_ms, &records, |index| kept[index].1)?;
@@ -287,7 +288,7 @@ impl<D: Disk> Rescue<'_, D> {
         Ok(())
     }
 
-    /// The new journal; it begins where the first saved frame was, so that sequences and CRCs stay while nothing is lost.
+    /// The new journal, begun if it is not there yet.
     fn journal(&mut self, origin: Origin) -> Result<&mut Journal<D>, SalvageError> {
         if self.journal.is_none() {
             let (journal, _) = Journal::open_from(
