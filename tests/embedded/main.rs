@@ -3,6 +3,7 @@
 
 mod backlog;
 mod backup;
+mod behind;
 mod concurrency;
 mod damage;
 mod erasure;

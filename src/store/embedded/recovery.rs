@@ -307,7 +307,9 @@ fn catch_up<D: Disk>(journal: &mut Journal<D>, state: &mut State) -> Result<(), 
     for frame in journal.reader().frames(ReadFrom::Sequence(next.max(oldest))) {
         let frame = frame?;
         fold_one(journal, state, &frame)?;
-        if state.waiting() > REBUILD_KEYS {
+        // The first may be in the tree already, and what is new to a table and ends in it never reaches the tree: it would
+        // stay there as it was.
+        if frame.at.sequence == next || state.waiting() > REBUILD_KEYS {
             apply(state)?;
         }
     }

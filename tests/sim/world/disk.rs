@@ -321,19 +321,25 @@ impl Inode {
     fn cut_power(&mut self, stage: &Stage, dice: &mut Dice, sector: usize, keep: u64) {
         let mut lost_before = false;
         for change in std::mem::take(&mut self.unsynced) {
-            let (kept, lost) = change.tear(&mut self.durable, sector, |_| dice.below(256) < keep);
-            if let Change::Length(_) = change {
-                if lost > 0 {
-                    stage.cover(Kind::LengthLost);
+            let (kept, lost) = change.tear(&mut self.durable, sector, |_| {
+                let keeps = dice.below(256) < keep;
+                if keeps && lost_before {
+                    stage.cover(Kind::Reordered);
                 }
+                lost_before |= !keeps;
+                keeps
+            });
+            if lost > 0 && self.durable.len() < change.end() {
+                stage.cover(Kind::LengthLost);
+            }
+            if let Change::Length(_) = change {
                 continue;
             }
             if kept > 0 {
-                stage.cover(if lost_before { Kind::Reordered } else { Kind::WriteKept });
+                stage.cover(Kind::WriteKept);
             }
             if lost > 0 {
                 stage.cover(Kind::WriteLost);
-                lost_before = true;
             }
             if kept > 0 && lost > 0 {
                 stage.cover(if sector == 512 { Kind::Torn512 } else { Kind::Torn4096 });
@@ -344,6 +350,14 @@ impl Inode {
 }
 
 impl Change {
+    /// Where the file would end at least.
+    fn end(&self) -> usize {
+        match self {
+            Self::Length(len) => *len as usize,
+            Self::Write(offset, data) => *offset as usize + data.len(),
+        }
+    }
+
     fn apply(&self, content: &mut Vec<u8>) {
         match self {
             Self::Length(len) => content.resize(*len as usize, 0),
