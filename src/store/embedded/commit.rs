@@ -179,12 +179,13 @@ impl<D: Disk> Committer<D> {
     }
 
     fn bury_all(&mut self, endpoint: EndpointId) -> Result<(), StoreError> {
+        // Every round goes on behind the one before, so that this ends whatever the key space says.
+        let mut after = None;
         loop {
-            let due = super::read::pending(&self.shared.state(), endpoint, None, BURY_BATCH);
+            let due = super::read::pending(&self.shared.state(), endpoint, after, BURY_BATCH);
             let due = due.map_err(|e| self.shared.fail(&e))?;
-            if due.is_empty() {
-                return Ok(());
-            }
+            let Some(last) = due.last() else { return Ok(()) };
+            after = Some(last.key());
             let deliveries = due.iter().map(|due| DeliveryId { endpoint, event: due.event });
             let facts = self.burials(deliveries, DeadReason::EndpointRemoved)?;
             self.write_all(&facts)?;
