@@ -13,7 +13,7 @@
 //! | `x` | time of death, endpoint, event | reason, attempts | dead letters | [`dead`] |
 //! | `z` | event | – | events whose content was erased | [`erased`] |
 //!
-//! Entries of `d`, `e`, `q`, `x` and `z` share keys of sled's by the hundred ([`block`]); the tables above and the sums know
+//! Entries of `d`, `e`, `q`, `x` and `z` share keys of sled's by the hundred (`block.rs`); the tables above and the sums know
 //! nothing of that.
 //!
 //! **Invariants**
