@@ -15,7 +15,7 @@ use super::record::Record;
 use super::session::{Copying, Story, busy_lives, first_start, retention};
 
 /// States of an ordinary run.
-const STATES: usize = 250;
+const STATES: usize = 120;
 
 /// States that are looked at until a fault that was put in must have been found.
 const STATES_OF_A_FAULT: usize = 600;
@@ -108,6 +108,9 @@ fn work(story: &Story, cases: &[Case], enough: usize, seen: &Mutex<Seen>) {
     let (mut model, mut promise) = (Model::new(&story.root), story.before.clone());
     let mut done = 0;
     for case in cases {
+        if seen.lock().unwrap().bad.len() >= enough {
+            return;
+        }
         for record in &story.records[done..case.cut] {
             model.take(record);
             if let Record::Send { bytes } = record {
@@ -121,11 +124,7 @@ fn work(story: &Story, cases: &[Case], enough: usize, seen: &Mutex<Seen>) {
             continue;
         }
         if let Err(why) = check(story, &promise, &tree, &random) {
-            let mut seen = seen.lock().unwrap();
-            seen.bad.push(format!("{}, {case:?}: {why}", story.name));
-            if seen.bad.len() >= enough {
-                return;
-            }
+            seen.lock().unwrap().bad.push(format!("{}, {case:?}: {why}", story.name));
         }
     }
 }
