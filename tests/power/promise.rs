@@ -20,10 +20,6 @@ use super::session::{BATCH_BYTES, ENDPOINTS, SEGMENT_BYTES, Story, payload_of};
 /// Events of each state whose deliveries and keys are looked at, beside the newest.
 const LOOKED_AT: usize = 12;
 
-/// Bytes of payloads that are never dropped, however tight the journal: what is left of the segments that stay beside carried
-/// keys and events, heads and settles.
-const NEWEST_BYTES: u64 = SEGMENT_BYTES / 6;
-
 /// How often a lock is tried, and how long to wait in between.
 const LOCK_TRIES: u32 = 200;
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
@@ -151,18 +147,16 @@ impl Promise {
         self.check_missing(story, found)
     }
 
-    /// Where segments are dropped, events that are done and not among the newest may be gone.
+    /// Where segments are dropped, events that are done may be gone; those that are pending never.
     fn check_missing(&self, story: &Story, found: &BTreeMap<EventId, Arc<Event>>) -> Result<(), String> {
-        let mut newer_bytes = 0;
-        for (id, key) in self.answered.iter().rev() {
+        for (id, key) in &self.answered {
             if !found.contains_key(id) {
                 let endpoint = if key.starts_with("refused-") { "refusing" } else { "steady" };
                 let done = !key.starts_with("held-") && self.attempted.contains(&(*id, endpoint.to_owned()));
-                if !(story.drops && done && newer_bytes >= NEWEST_BYTES) {
+                if !(story.drops && done) {
                     return Err(format!("{id} ({key}) was answered and is gone; attempted: {done}"));
                 }
             }
-            newer_bytes += payload_of(key).len() as u64;
         }
         match self.attempted.iter().find(|(id, _)| !self.answered.contains_key(id) && !found.contains_key(id)) {
             Some((id, endpoint)) => Err(format!("{id} was delivered to {endpoint} and is gone")),
