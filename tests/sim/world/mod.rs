@@ -180,7 +180,9 @@ impl World {
     async fn act(&mut self, life: &Life) -> Ending {
         for _ in 0..ACTS_MAX {
             let act = Act::draw(&mut self.stage.dice());
-            self.stage.note(format_args!("{} act {act:?}", life.store.now_ms()));
+            let now_ms = life.store.now_ms();
+            self.stage.note(format_args!("{now_ms} act {act:?}"));
+            lock(&self.model).saw(now_ms);
             if let Act::End(ending) = act {
                 self.stage.cover(match ending {
                     Ending::Clean => return ending,

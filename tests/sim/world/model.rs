@@ -126,6 +126,12 @@ impl Model {
         }
     }
 
+    /// It is so late. A key whose window is over may be gone from then on, also where a later life begins earlier: with nothing
+    /// written meanwhile, a wall clock that went back takes the store's time with it.
+    pub fn saw(&mut self, now_ms: u64) {
+        self.keys.values_mut().filter(|claim| claim.sure_ms <= now_ms).for_each(|claim| claim.sure_ms = 0);
+    }
+
     /// Events that were acknowledged and are not past retention.
     pub fn ids(&self) -> Vec<EventId> {
         self.events.iter().filter(|(_, known)| !known.gone).map(|(id, _)| *id).collect()
