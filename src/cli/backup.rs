@@ -6,7 +6,6 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{BufReader, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -17,7 +16,7 @@ use super::journal::{check_store, open_failure};
 use super::out::Out;
 use crate::config::{Config, LogLevel};
 use crate::core::time::format_ms;
-use crate::env::{RealClock, RealEntropy};
+use crate::env::{Disk as _, RealDisk, parent};
 use crate::store::Store as _;
 use crate::store::embedded::{BackupError, EmbeddedStore, Opening, Summary, check, journal_dir};
 
@@ -163,15 +162,9 @@ fn write(args: &Args, mut file: &File, path: &Path) -> Result<Summary, Failure> 
 fn offline(config: &Config, take: Take<'_>) -> Result<(), Failure> {
     check_store(&config.data_dir, &journal_dir(&config.data_dir))?;
     super::log(LogLevel::Error);
-    let opened = EmbeddedStore::open(Opening {
-        data: config.data_dir.clone(),
-        limits: config.limits.store.clone(),
-        clock: Arc::new(RealClock::new()),
-        entropy: Arc::new(RealEntropy),
-        rebuild: false,
-        progress: &mut |_, _| {},
-    });
-    let store = opened.map_err(|error| open_failure(&error))?;
+    let mut untold = |_, _| {};
+    let opening = Opening::of_machine(config.data_dir.clone(), config.limits.store.clone(), &mut untold);
+    let store = EmbeddedStore::open(opening).map_err(|error| open_failure(&error))?;
     let runtime = tokio::runtime::Builder::new_current_thread().build();
     let runtime = runtime.map_err(|error| Failure::from_error(exit::STORAGE, &error))?;
     let mut begun = runtime.block_on(store.backup()).map_err(|error| Failure::from_error(exit::STORAGE, &error))?;
@@ -206,10 +199,6 @@ pub(super) fn backup_failure(path: &Path, error: &BackupError) -> Failure {
 
 /// Gives a complete file its name, durably.
 fn name(partial: &Path, path: &Path) -> Result<(), Failure> {
-    let dir = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let named = fs::rename(partial, path).and_then(|()| File::open(dir)?.sync_all());
+    let named = RealDisk.rename(partial, path).and_then(|()| RealDisk.sync_dir(parent(path)));
     named.map_err(|error| Failure::new(exit::STORAGE, format_args!("{}: {error}", path.display())))
 }

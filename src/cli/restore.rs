@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -13,7 +12,6 @@ use super::journal::{lock_failure, open_failure};
 use super::out::{Out, Table};
 use crate::config::LogLevel;
 use crate::core::id::{EndpointId, EventId};
-use crate::env::{RealClock, RealEntropy};
 use crate::store::embedded::{Opening, RestoreError, Restored, restore};
 
 /// What `--help` says last.
@@ -106,17 +104,11 @@ fn make(args: &Args) -> Result<(PathBuf, Restored), Failure> {
     let (source, length) = open(&args.from)?;
     let (reading, rebuilding) = (progress_bar("restoring"), progress_bar("building the key space"));
     reading.set_length(length);
-    let opening = Opening {
-        data: config.data_dir.clone(),
-        limits: config.limits.store.clone(),
-        clock: Arc::new(RealClock::new()),
-        entropy: Arc::new(RealEntropy),
-        rebuild: false,
-        progress: &mut |done, total| {
-            rebuilding.set_length(total);
-            rebuilding.set_position(done);
-        },
+    let mut rebuilt = |done, total| {
+        rebuilding.set_length(total);
+        rebuilding.set_position(done);
     };
+    let opening = Opening::of_machine(config.data_dir.clone(), config.limits.store, &mut rebuilt);
     let restored = restore(source, opening, &mut |bytes| reading.set_position(bytes));
     reading.finish_and_clear();
     rebuilding.finish_and_clear();

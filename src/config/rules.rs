@@ -24,8 +24,8 @@ const PROCESS_BYTES: u64 = 128 << 20;
 /// sled holds so many times its cache.
 const CACHE_FACTOR: u64 = 3;
 
-/// Memory that a pending delivery takes: its entries in the key space, the count by age, and what the allocator holds free
-/// around them, which is more than half. With 2,000,000 that were all tried again the process stayed below this.
+/// Memory that a pending delivery takes, as estimated: its entries in the key space, the count by age, and what the allocator
+/// holds free around them, which is more than half. A backlog of 2,000,000 that grew fast has taken more (docs/durability.md).
 const PENDING_BYTES: u64 = 192;
 
 /// A setting with what the rule is about: its value, or its value and what comes on top.

@@ -1,4 +1,4 @@
-//! Applying a table to sled as one batch: entries of the packed families go into their blocks, all others stand alone.
+//! Applying a table as one batch: entries of the packed families go into their blocks, all others stand alone.
 
 use std::iter::Peekable;
 use std::ops::Bound;
@@ -27,7 +27,7 @@ impl Applying<'_> {
         while let Some((key, value)) = changes.peek().copied() {
             let family = *key.first().ok_or(TreeError::Foreign("an empty key"))?;
             let slot = family_slot(family).ok_or(TreeError::Foreign("a key of no family"))?;
-            if is_packed(family) {
+            if is_packed(key) {
                 self.block(family, slot, key, &mut changes)?;
             } else {
                 self.alone(slot, key, value)?;
@@ -62,16 +62,14 @@ impl Applying<'_> {
         changes: &mut Peekable<impl Iterator<Item = Change<'c>>>,
     ) -> Result<(), TreeError> {
         let end = [family + 1];
-        let before = self.keys.range(Bound::Included(&[family]), Bound::Included(key)).next_back();
-        let from = before.transpose()?.map_or_else(|| key.into(), |(first, _)| first);
+        let from = self.keys.at_or_before(key)?.map_or_else(|| key.into(), |(first, _)| first);
         let mut blocks = self.keys.range(Bound::Included(&from), Bound::Excluded(&end));
         let (mut packer, mut replaced, mut changed) = (Packer::default(), Vec::new(), false);
         let mut next = blocks.next().transpose()?;
         loop {
             let old = match next.take() {
                 Some((first, bytes)) => {
-                    let old =
-                        block::unpack(&first, &bytes).ok_or(TreeError::Foreign("a block that does not decode"))?;
+                    let old = block::unpack(&first, &bytes)?;
                     replaced.push(first);
                     old
                 }

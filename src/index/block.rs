@@ -15,6 +15,8 @@
 
 use std::ops::ControlFlow;
 
+use super::tree::TreeError;
+
 /// A block larger than this is cut.
 pub(super) const BYTES_MAX: usize = 4 << 10;
 
@@ -30,36 +32,43 @@ const HEAD_BYTES: usize = 4;
 /// An entry with its whole key.
 pub(super) type Entry = (sled::IVec, sled::IVec);
 
-/// Whether entries of a family share blocks.
-pub(super) const fn is_packed(family: u8) -> bool {
-    matches!(family, b'd' | b'e' | b'q' | b'x' | b'z')
+/// Whether a key's entry shares a block with others of its family.
+pub(super) fn is_packed(key: &[u8]) -> bool {
+    matches!(key.first(), Some(b'd' | b'e' | b'q' | b'x' | b'z'))
 }
 
-/// Shows `visit` every entry of a block in order until it breaks off; `None` for bytes that are no block.
-pub(super) fn each(first: &[u8], bytes: &[u8], mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>) -> Option<()> {
+const NO_BLOCK: TreeError = TreeError::Foreign("a block that does not decode");
+
+/// Shows `visit` every entry of a block in order until it breaks off.
+pub(super) fn each(
+    first: &[u8],
+    bytes: &[u8],
+    mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+) -> Result<(), TreeError> {
     let (mut key, mut left) = (first.to_vec(), bytes);
     while let Some((head, rest)) = left.split_first_chunk::<HEAD_BYTES>() {
         let [shared, key_rest, value_high, value_low] = *head;
-        let (suffix, rest) = rest.split_at_checked(usize::from(key_rest))?;
-        let (value, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes([value_high, value_low])))?;
+        let (suffix, rest) = rest.split_at_checked(usize::from(key_rest)).ok_or(NO_BLOCK)?;
+        let value_bytes = usize::from(u16::from_be_bytes([value_high, value_low]));
+        let (value, rest) = rest.split_at_checked(value_bytes).ok_or(NO_BLOCK)?;
         key.truncate(usize::from(shared));
         key.extend_from_slice(suffix);
         if visit(&key, value).is_break() {
-            return Some(());
+            return Ok(());
         }
         left = rest;
     }
-    left.is_empty().then_some(())
+    if left.is_empty() { Ok(()) } else { Err(NO_BLOCK) }
 }
 
-/// Every entry of a block; `None` for bytes that are no block.
-pub(super) fn unpack(first: &[u8], bytes: &[u8]) -> Option<Vec<Entry>> {
+/// Every entry of a block.
+pub(super) fn unpack(first: &[u8], bytes: &[u8]) -> Result<Vec<Entry>, TreeError> {
     let mut entries = Vec::new();
     each(first, bytes, |key, value| {
         entries.push((key.into(), value.into()));
         ControlFlow::Continue(())
     })?;
-    Some(entries)
+    Ok(entries)
 }
 
 /// Entries that are being packed, in order.

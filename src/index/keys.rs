@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crossbeam_channel::RecvTimeoutError;
 
+use super::block::Entry;
 use super::tree::TreeError;
 use super::tree_mem::{self, MemTree};
 
@@ -68,6 +69,11 @@ impl Keys {
             Self::Sled(db) => Iter::Sled(db.range::<&[u8], _>((from, to))),
             Self::Memory(tree) => Iter::Memory(tree.range(from, to)),
         }
+    }
+
+    /// Of the keys of the same family, this one or the last before it.
+    pub(super) fn at_or_before(&self, key: &[u8]) -> Result<Option<Entry>, TreeError> {
+        Ok(self.range(Bound::Included(&key[..1]), Bound::Included(key)).next_back().transpose()?)
     }
 
     /// Writes a batch, and has sled hand it to the system. Nobody who holds `whole` sees half of it.

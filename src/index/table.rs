@@ -82,6 +82,21 @@ impl Table {
 }
 
 #[cfg(test)]
+impl Table {
+    /// These values and, for `None`, removals.
+    pub(super) fn of(changes: &[(&[u8], Option<&[u8]>)]) -> Self {
+        let mut table = Self::default();
+        for (key, value) in changes {
+            match value {
+                Some(value) => table.insert(key.to_vec(), value.to_vec()),
+                None => table.remove(key.to_vec()),
+            }
+        }
+        table
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -1,8 +1,7 @@
-//! The sled tree: opening it without trusting it, applying tables to it, noticing what it lost.
+//! The tree: entries in order over keys that sled or memory holds. Applying tables to it, noticing what it lost.
 //!
-//! What sled 0.34.7 does to a damaged or half-written directory (an error, a panic, or silently fewer keys) is known from
-//! measurement; so it is opened inside `catch_unwind`, every key is read and summed at the start, and whatever is wrong
-//! makes the caller rebuild the directory from the journal.
+//! sled 0.34.7 may answer damage with silently fewer keys (`home.rs` has the rest); so every key is read and summed at the
+//! start, and whatever is wrong makes the caller rebuild it from the journal.
 
 use std::cmp::Ordering;
 use std::collections::VecDeque;
@@ -20,8 +19,6 @@ use super::table::Table;
 
 /// Entries that a walk reads at a time.
 const RUN_ENTRIES: usize = 64;
-
-const NO_BLOCK: TreeError = TreeError::Foreign("a block that does not decode");
 
 /// The tree, or its directory, can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -149,21 +146,20 @@ impl Tree {
 
     /// The value of a key.
     pub fn get(&self, key: &[u8]) -> Result<Option<sled::IVec>, TreeError> {
-        if !key.first().is_some_and(|family| is_packed(*family)) {
+        if !is_packed(key) {
             return self.keys.get(key);
         }
         let _whole = self.whole();
-        let Some((first, bytes)) = self.block_around(key)? else { return Ok(None) };
+        let Some((first, bytes)) = self.keys.at_or_before(key)? else { return Ok(None) };
         let mut found = None;
-        let read = block::each(&first, &bytes, |k, value| match k.cmp(key) {
+        block::each(&first, &bytes, |k, value| match k.cmp(key) {
             Ordering::Less => ControlFlow::Continue(()),
             Ordering::Equal => {
                 found = Some(value.into());
                 ControlFlow::Break(())
             }
             Ordering::Greater => ControlFlow::Break(()),
-        });
-        read.ok_or(NO_BLOCK)?;
+        })?;
         Ok(found)
     }
 
@@ -189,18 +185,12 @@ impl Tree {
         self.whole.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The block that holds a key, if any does.
-    fn block_around(&self, key: &[u8]) -> Result<Option<Entry>, TreeError> {
-        let before = self.keys.range(Bound::Included(&key[..1]), Bound::Included(key)).next_back();
-        Ok(before.transpose()?)
-    }
-
     /// Entries from one end of a range, at least one if there is any; all of those between the first and the last.
     fn run(&self, from: Bound<&[u8]>, to: Bound<&[u8]>, way: Layered) -> Result<VecDeque<Entry>, TreeError> {
         let _whole = self.whole();
         let first = match from {
-            Bound::Included(key) | Bound::Excluded(key) if key.first().is_some_and(|f| is_packed(*f)) => {
-                self.block_around(key)?.map(|(first, _)| first)
+            Bound::Included(key) | Bound::Excluded(key) if is_packed(key) => {
+                self.keys.at_or_before(key)?.map(|(first, _)| first)
             }
             _ => None,
         };
@@ -212,8 +202,7 @@ impl Tree {
         };
         for item in stored {
             let (key, value) = item?;
-            let packed = key.first().is_some_and(|family| is_packed(*family));
-            let mut entries = if packed { block::unpack(&key, &value).ok_or(NO_BLOCK)? } else { vec![(key, value)] };
+            let mut entries = if is_packed(&key) { block::unpack(&key, &value)? } else { vec![(key, value)] };
             if way == Layered::Down {
                 entries.reverse();
             }
@@ -231,26 +220,25 @@ impl Tree {
     }
 }
 
-/// Counts what sled holds under a key in.
+/// Adds what is kept under a key.
 fn sum_up(sums: &mut [Sum; super::FAMILIES.len()], key: &[u8], value: &[u8]) -> Result<(), TreeError> {
     let family = key.first().copied().unwrap_or_default();
     let slot = family_slot(family).ok_or(TreeError::Foreign("a key of no family"))?;
-    if !is_packed(family) {
+    if !is_packed(key) {
         sums[slot].add(key, value);
         return Ok(());
     }
-    let read = block::each(key, value, |key, value| {
+    block::each(key, value, |key, value| {
         sums[slot].add(key, value);
         ControlFlow::Continue(())
-    });
-    read.ok_or(NO_BLOCK)
+    })
 }
 
 fn as_bytes(bound: &Bound<sled::IVec>) -> Bound<&[u8]> {
     bound.as_ref().map(|key| &key[..])
 }
 
-/// sled panics on a range that ends before it starts; an empty one is simply empty.
+/// sled, like a map of the standard library, panics on a range that ends before it starts; an empty one is simply empty.
 pub(super) fn is_empty(from: Bound<&[u8]>, to: Bound<&[u8]>) -> bool {
     match (from, to) {
         (Bound::Included(a), Bound::Included(b)) => a > b,
@@ -269,25 +257,14 @@ mod tests {
         Home::Directory(dir.to_owned()).open(1 << 20)
     }
 
-    fn table(pairs: &[(&[u8], Option<&[u8]>)]) -> Table {
-        let mut table = Table::default();
-        for (key, value) in pairs {
-            match value {
-                Some(value) => table.insert(key.to_vec(), value.to_vec()),
-                None => table.remove(key.to_vec()),
-            }
-        }
-        table
-    }
-
     #[test]
     fn sums_follow_overwrites_and_removals_over_a_reopen() {
         let dir = tempfile::tempdir().unwrap();
         {
             let tree = open(dir.path()).unwrap();
             let mut meta = tree.check().unwrap();
-            tree.apply(&table(&[(b"ka", Some(b"1")), (b"kb", Some(b"2")), (b"q1", Some(b""))]), &mut meta).unwrap();
-            tree.apply(&table(&[(b"ka", Some(b"3")), (b"kb", None), (b"kz", None)]), &mut meta).unwrap();
+            tree.apply(&Table::of(&[(b"ka", Some(b"1")), (b"kb", Some(b"2")), (b"q1", Some(b""))]), &mut meta).unwrap();
+            tree.apply(&Table::of(&[(b"ka", Some(b"3")), (b"kb", None), (b"kz", None)]), &mut meta).unwrap();
             assert_eq!(tree.check().unwrap(), meta);
         }
         let tree = open(dir.path()).unwrap();
@@ -315,7 +292,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let tree = open(dir.path()).unwrap();
         let mut meta = tree.check().unwrap();
-        tree.apply(&table(&[(b"ka", Some(b"1")), (b"kb", Some(b"2"))]), &mut meta).unwrap();
+        tree.apply(&Table::of(&[(b"ka", Some(b"1")), (b"kb", Some(b"2"))]), &mut meta).unwrap();
         let Keys::Sled(db) = &tree.keys else { panic!("it was opened on a directory") };
         db.remove(b"ka").unwrap();
         let error = tree.check().unwrap_err();

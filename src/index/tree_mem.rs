@@ -9,6 +9,7 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::keys::Batch;
+use super::tree::is_empty;
 
 /// Batches that it can be taken back.
 const HISTORY: usize = 4;
@@ -130,19 +131,11 @@ pub struct Iter {
 }
 
 impl Iter {
-    fn is_over(&self) -> bool {
-        match (&self.from, &self.to) {
-            (Bound::Included(from), Bound::Included(to)) => from > to,
-            (Bound::Included(from) | Bound::Excluded(from), Bound::Included(to) | Bound::Excluded(to)) => from >= to,
-            _ => false,
-        }
-    }
-
     fn step(&mut self, last: bool) -> Option<(sled::IVec, sled::IVec)> {
-        if self.is_over() {
+        let bounds = (self.from.as_ref().map(Vec::as_slice), self.to.as_ref().map(Vec::as_slice));
+        if is_empty(bounds.0, bounds.1) {
             return None;
         }
-        let bounds = (self.from.as_ref().map(Vec::as_slice), self.to.as_ref().map(Vec::as_slice));
         let mut range = self.keys.range::<[u8], _>(bounds);
         let (key, value) = if last { range.next_back() } else { range.next() }?;
         let bound = if last { &mut self.to } else { &mut self.from };
@@ -172,17 +165,6 @@ mod tests {
     use super::super::tree::TreeError;
     use super::*;
 
-    fn table(pairs: &[(&[u8], Option<&[u8]>)]) -> Table {
-        let mut table = Table::default();
-        for (key, value) in pairs {
-            match value {
-                Some(value) => table.insert(key.to_vec(), value.to_vec()),
-                None => table.remove(key.to_vec()),
-            }
-        }
-        table
-    }
-
     #[test]
     fn it_goes_back_by_batches_and_a_key_lost_is_noticed() {
         let memory = MemTree::new();
@@ -190,16 +172,16 @@ mod tests {
         assert!(!home.exists());
         let tree = home.open(0).unwrap();
         let mut meta = tree.check().unwrap();
-        tree.apply(&table(&[(b"ka", Some(b"1")), (b"kb", Some(b"2"))]), &mut meta).unwrap();
+        tree.apply(&Table::of(&[(b"ka", Some(b"1")), (b"kb", Some(b"2"))]), &mut meta).unwrap();
         let first = meta.clone();
-        tree.apply(&table(&[(b"ka", None), (b"q1", Some(b""))]), &mut meta).unwrap();
+        tree.apply(&Table::of(&[(b"ka", None), (b"q1", Some(b""))]), &mut meta).unwrap();
         assert_eq!(tree.check().unwrap(), meta);
         memory.rewind(1);
         assert_eq!(tree.check().unwrap(), first);
         memory.damage(|keys| drop(keys.remove(&b"kb"[..])));
         assert!(matches!(tree.check(), Err(TreeError::Incomplete { family: 'k', found: 1, expected: 2 })));
         memory.fail_next(io::ErrorKind::StorageFull);
-        assert!(tree.apply(&table(&[]), &mut meta).is_err());
+        assert!(tree.apply(&Table::of(&[]), &mut meta).is_err());
         home.set_aside().unwrap();
         assert!(!home.exists());
     }

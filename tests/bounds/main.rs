@@ -2,8 +2,10 @@
 //! deliveries go on where intake stops.
 
 #[path = "../support/mod.rs"]
-#[allow(dead_code, reason = "other tests take more of it")]
+#[expect(dead_code, reason = "other tests take more of it")]
 mod support;
+#[path = "../support/switched.rs"]
+mod switched;
 
 mod descriptors;
 mod full;

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use postrider::core::delivery::{DeadReason, DeliveryState, Next, Pending};
@@ -36,8 +36,13 @@ async fn backup(store: &EmbeddedStore, mut meanwhile: impl AsyncFnMut(usize)) ->
 }
 
 fn restore_to(home: &Home, bytes: &[u8]) -> Result<Restored, RestoreError> {
+    restore_at(home, home.path(), bytes)
+}
+
+/// A restore into any place, with the time and limits of `home`.
+fn restore_at(home: &Home, data: &Path, bytes: &[u8]) -> Result<Restored, RestoreError> {
     let opening = Opening {
-        data: home.path().to_owned(),
+        data: data.to_owned(),
         limits: home.limits.clone(),
         clock: home.clock.clone(),
         entropy: Arc::new(SeededEntropy::new(9)),
@@ -307,17 +312,7 @@ async fn a_damaged_file_leaves_no_trace() {
     let random = SeededEntropy::new(5);
     let parent = tempfile::tempdir().unwrap();
     let target = parent.path().join("data");
-    let attempt = |bytes: &[u8]| {
-        let opening = Opening {
-            data: target.clone(),
-            limits: home.limits.clone(),
-            clock: home.clock.clone(),
-            entropy: Arc::new(SeededEntropy::new(9)),
-            rebuild: false,
-            progress: &mut |_, _| {},
-        };
-        restore(bytes, opening, &mut |_| {})
-    };
+    let attempt = |bytes: &[u8]| restore_at(&home, &target, bytes);
     for round in 0..150 {
         let at = (random.next_u64() % bytes.len() as u64) as usize;
         let mut damaged = bytes.clone();

@@ -4,16 +4,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Mutex, PoisonError};
 
 use super::session::api;
-use super::support::PATIENCE;
 use super::support::client::Client;
 use super::support::gateway::{Gateway, Site};
-use super::support::receiver::{Reply, serve};
+use super::switched::Switched;
 
 /// What all events are signed with.
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -53,31 +48,20 @@ impl Drop for Mount {
 /// A site with one endpoint, which takes nothing until it is told to.
 struct Scene {
     site: Site,
-    takes: Arc<AtomicBool>,
-    arrivals: Receiver<String>,
+    endpoint: Switched,
 }
 
 impl Scene {
     fn new() -> Self {
-        let (sender, arrivals) = channel();
-        let (sender, takes) = (Mutex::new(sender), Arc::new(AtomicBool::new(false)));
-        let may_take = Arc::clone(&takes);
-        let address = serve(move |request| {
-            if !may_take.load(Ordering::SeqCst) {
-                return Reply::Status(503);
-            }
-            let sender = sender.lock().unwrap_or_else(PoisonError::into_inner);
-            // The test may have ended.
-            let _ = sender.send(request.header("webhook-id").to_owned());
-            Reply::Status(200)
-        });
+        let endpoint = Switched::down();
+        let address = endpoint.address;
         let retry = "{ base_s = 1, factor = 1.0, retries = 100, jitter = 0.0 }";
         let config = format!(
             "[[endpoint]]\nname = \"app\"\nurl = \"http://{address}/\"\nevent_types = [\"**\"]\nsecret = \"{SECRET}\"\n\
              retry = {retry}\n[limits]\nsegment_bytes = \"1MiB\"\nbatch_bytes = \"512KiB\"\ncache_bytes = \"1MiB\"\n\
              body_bytes = \"200KiB\"\napi_body_bytes = \"200KiB\"\nfree_bytes = \"1MiB\"\n"
         );
-        Self { site: Site::new(&config), takes, arrivals }
+        Self { site: Site::new(&config), endpoint }
     }
 
     /// Publishes an event with so many bytes; its id if it was taken, nothing if not.
@@ -103,15 +87,6 @@ impl Scene {
             }
         }
         taken
-    }
-
-    /// From now on the endpoint takes what comes; waits until it has these.
-    fn deliver(&self, mut ids: Vec<String>) {
-        self.takes.store(true, Ordering::SeqCst);
-        while !ids.is_empty() {
-            let id = self.arrivals.recv_timeout(PATIENCE).unwrap_or_else(|e| panic!("{e}: {} are missing", ids.len()));
-            ids.retain(|missing| *missing != id);
-        }
     }
 
     /// Starts what `sh` makes of the command line, with limits of its own.
@@ -154,7 +129,7 @@ fn a_full_disk_closes_intake_and_nothing_is_lost() {
     // The ballast is for this start: it serves and delivers.
     let gateway = site.start();
     let count = taken.len();
-    scene.deliver(taken);
+    scene.endpoint.take(taken);
     gateway.kill();
     // With room again it is as it was.
     mount.remount("size=64m");
@@ -162,7 +137,7 @@ fn a_full_disk_closes_intake_and_nothing_is_lost() {
     let taken = scene.publish_until_refused(1_000, 10);
     println!("{count} events on a full disk, {} after it", taken.len());
     assert!(!taken.is_empty(), "{}", site.log());
-    scene.deliver(taken);
+    scene.endpoint.take(taken);
     gateway.terminate();
     assert_eq!(gateway.exit_code(), Some(0), "{}", site.log());
 }
@@ -186,7 +161,7 @@ fn a_disk_that_became_read_only_is_a_storage_failure() {
     assert!(said.contains("error: ") && said.contains("Read-only file system"), "{said}");
     mount.remount("rw");
     let gateway = site.start();
-    scene.deliver(taken);
+    scene.endpoint.take(taken);
     gateway.kill();
 }
 
@@ -221,7 +196,7 @@ fn with_few_descriptors_it_serves_or_says_why_not() {
     assert!(served > 0 && refused > 0, "{served} served, {refused} did not");
     let gateway = site.start();
     println!("{served} served and {refused} did not start; {} events", ids.len());
-    scene.deliver(ids);
+    scene.endpoint.take(ids);
     gateway.kill();
 }
 
@@ -251,6 +226,6 @@ fn a_file_that_may_not_grow_is_a_storage_failure() {
     assert!(failed > 0, "no limit was met:\n{}", site.log());
     let gateway = site.start();
     println!("{failed} failed of 3; {} events", ids.len());
-    scene.deliver(ids);
+    scene.endpoint.take(ids);
     gateway.kill();
 }

@@ -33,3 +33,5 @@ mod states;
 #[path = "../support/mod.rs"]
 #[expect(dead_code, reason = "other tests need more of it")]
 mod support;
+#[path = "../support/switched.rs"]
+mod switched;

@@ -1,8 +1,6 @@
 //! `postrider journal rebuild`: the key space is thrown away and folded from the journal again, as a start does by itself when
 //! it finds it missing or wrong.
 
-use std::sync::Arc;
-
 use serde::Serialize;
 
 use super::{check_store, open_failure};
@@ -10,7 +8,6 @@ use crate::cli::exit::{self, Failure};
 use crate::cli::input::{StoreArgs, progress_bar};
 use crate::cli::out::Out;
 use crate::config::{Config, LogLevel};
-use crate::env::{RealClock, RealEntropy};
 use crate::store::Store as _;
 use crate::store::embedded::{EmbeddedStore, Opening, journal_dir};
 
@@ -60,17 +57,12 @@ pub(super) fn run(args: &Args, out: &mut Out) -> Result<u8, Failure> {
 pub(super) fn rebuild(config: &Config) -> Result<Rebuilt, Failure> {
     crate::cli::log(LogLevel::Error);
     let bar = progress_bar("rebuilding");
-    let opened = EmbeddedStore::open(Opening {
-        data: config.data_dir.clone(),
-        limits: config.limits.store.clone(),
-        clock: Arc::new(RealClock::new()),
-        entropy: Arc::new(RealEntropy),
-        rebuild: true,
-        progress: &mut |done, total| {
-            bar.set_length(total);
-            bar.set_position(done);
-        },
-    });
+    let mut told = |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    };
+    let opening = Opening::of_machine(config.data_dir.clone(), config.limits.store.clone(), &mut told);
+    let opened = EmbeddedStore::open(Opening { rebuild: true, ..opening });
     bar.finish_and_clear();
     let store = opened.map_err(|error| open_failure(&error))?;
     let stats = store.stats();

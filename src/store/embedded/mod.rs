@@ -60,7 +60,7 @@ use crate::core::event::{Event, NewEvent};
 use crate::core::fact::{EndpointNote, Standing};
 use crate::core::id::{EndpointId, EventId};
 use crate::core::limits::StoreLimits;
-use crate::env::{Clock, Disk, Entropy, RealDisk};
+use crate::env::{Clock, Disk, Entropy, RealClock, RealDisk, RealEntropy};
 use crate::index::{Home, MemTree};
 
 /// The store of one process.
@@ -104,6 +104,14 @@ pub struct Opening<'p> {
     pub rebuild: bool,
     /// Told of the progress of a rebuild.
     pub progress: Progress<'p>,
+}
+
+impl<'p> Opening<'p> {
+    /// With the machine's own time and randomness, and without a rebuild that isn't needed.
+    pub fn of_machine(data: PathBuf, limits: StoreLimits, progress: Progress<'p>) -> Self {
+        let (clock, entropy) = (Arc::new(RealClock::new()), Arc::new(RealEntropy));
+        Self { data, limits, clock, entropy, rebuild: false, progress }
+    }
 }
 
 impl EmbeddedStore<RealDisk> {
