@@ -38,7 +38,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::Sender;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot};
 
 pub use backup::{BackupError, RestoreError, Restored, Summary, check, restore};
 pub use crew::Crew;
@@ -63,6 +63,9 @@ use crate::core::limits::StoreLimits;
 use crate::env::{Clock, Disk, Entropy, RealClock, RealDisk, RealEntropy};
 use crate::index::{Home, MemTree};
 
+/// Reads that go on at once. Each may hold a whole batch in memory, on a thread of its own; the others wait for their turn.
+const READS_MAX: usize = 8;
+
 /// The store of one process.
 pub struct EmbeddedStore<D: Disk = RealDisk> {
     shared: Arc<Shared<D>>,
@@ -71,6 +74,7 @@ pub struct EmbeddedStore<D: Disk = RealDisk> {
     chores: Sender<Chore<D>>,
     /// `None` once closed, and where the caller drives a [`Crew`].
     threads: Mutex<Option<Threads>>,
+    reads: Semaphore,
     /// Reads are done where they are asked for, as there is only one thread.
     reads_inline: bool,
     opened: Opened,
@@ -182,7 +186,7 @@ impl<D: Disk> EmbeddedStore<D> {
         // Before the first event: room and clock are judged once.
         let _ = chores.send(Chore::Look(None));
         let (threads, opened) = (Mutex::default(), parts.opened);
-        let store = Self { shared, queue, applier, chores, threads, reads_inline: false, opened };
+        let store = Self { shared, queue, applier, chores, threads, reads: Semaphore::new(READS_MAX), reads_inline: false, opened };
         Ok((store, Hands { writer, housekeeper, applying }))
     }
 
@@ -254,6 +258,7 @@ impl<D: Disk> EmbeddedStore<D> {
         if self.reads_inline {
             return read(&self.shared);
         }
+        let _one_of_few = self.reads.acquire().await;
         let shared = Arc::clone(&self.shared);
         let read = tokio::task::spawn_blocking(move || read(&shared)).await;
         read.unwrap_or_else(|ended| {

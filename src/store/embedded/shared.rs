@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokio::sync::watch;
 
@@ -17,8 +17,9 @@ use crate::index::event::At;
 use crate::journal::{Frame, ReadError, Reader};
 use crate::store::{Hints, Refusal, StoreError};
 
-/// Frames that were read last; deliveries fall due in the order they came, so the next one is often in the same frame.
-const FRAMES_KEPT: usize = 4;
+/// Bytes of frames that were read last and are kept. Deliveries fall due in the order they came, but for the jitter of their
+/// retries, so the next one is often in one of these frames.
+const FRAMES_BYTES: usize = 8 << 20;
 
 /// Shared by the writer, the applier, the housekeeper and every caller.
 pub(super) struct Shared<D: Disk> {
@@ -30,7 +31,7 @@ pub(super) struct Shared<D: Disk> {
     pub(super) limits: StoreLimits,
     pub(super) counts: Counts,
     pub(super) lag: Lag,
-    frames: Mutex<VecDeque<(At, Arc<Frame>)>>,
+    frames: Mutex<Frames>,
     closed: Mutex<Closed>,
     failure: watch::Sender<Option<Arc<str>>>,
     /// Freed last: whoever takes it next must find sled's own lock free, or would take the key space for damaged.
@@ -58,6 +59,36 @@ pub(super) struct Lag {
     /// Since when the active table waits, and the one that is being applied; microseconds of steady time.
     active_us: AtomicU64,
     applying_us: AtomicU64,
+}
+
+/// Frames that were read, the last one first.
+#[derive(Debug, Default)]
+struct Frames {
+    kept: VecDeque<(At, Arc<Frame>)>,
+    bytes: usize,
+}
+
+impl Frames {
+    fn get(&mut self, at: At) -> Option<Arc<Frame>> {
+        let place = self.kept.iter().position(|(have, _)| *have == at)?;
+        let found = self.kept.remove(place)?;
+        let frame = Arc::clone(&found.1);
+        self.kept.push_front(found);
+        Some(frame)
+    }
+
+    fn keep(&mut self, at: At, frame: Arc<Frame>) {
+        // Two readers may have read it at once.
+        if self.get(at).is_some() {
+            return;
+        }
+        self.bytes += frame.at.len as usize;
+        self.kept.push_front((at, frame));
+        while self.bytes > FRAMES_BYTES {
+            let Some((_, oldest)) = self.kept.pop_back() else { break };
+            self.bytes -= oldest.at.len as usize;
+        }
+    }
 }
 
 /// Nothing waits.
@@ -136,24 +167,15 @@ impl<D: Disk> Shared<D> {
 
     /// A frame of the journal; `None` when its segment has been dropped.
     pub(super) fn frame(&self, at: At) -> Result<Option<Arc<Frame>>, StoreError> {
-        {
-            let mut frames = self.frames.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(i) = frames.iter().position(|(have, _)| *have == at)
-                && let Some(found) = frames.remove(i)
-            {
-                let frame = Arc::clone(&found.1);
-                frames.push_front(found);
-                return Ok(Some(frame));
-            }
+        if let Some(frame) = self.frames().get(at) {
+            return Ok(Some(frame));
         }
         let frame = match self.reader.frame_at(at.segment, at.offset) {
             Ok(frame) => Arc::new(frame),
             Err(ReadError::Gone { .. }) => return Ok(None),
             Err(error) => return Err(self.unread(&error)),
         };
-        let mut frames = self.frames.lock().unwrap_or_else(PoisonError::into_inner);
-        frames.push_front((at, Arc::clone(&frame)));
-        frames.truncate(FRAMES_KEPT);
+        self.frames().keep(at, Arc::clone(&frame));
         Ok(Some(frame))
     }
 
@@ -167,7 +189,11 @@ impl<D: Disk> Shared<D> {
 
     /// Frames that were read before bodies were erased must not be found again.
     pub(super) fn forget_frames(&self) {
-        self.frames.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        *self.frames() = Frames::default();
+    }
+
+    fn frames(&self) -> MutexGuard<'_, Frames> {
+        self.frames.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The storage failed for good: whoever runs the store must stop and start it again.
@@ -247,7 +273,7 @@ impl<D: Disk> Shared<D> {
         Ok(())
     }
 
-    fn closed(&self) -> std::sync::MutexGuard<'_, Closed> {
+    fn closed(&self) -> MutexGuard<'_, Closed> {
         self.closed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
