@@ -1,6 +1,7 @@
 //! A backup and its restore, recorded, and what a power cut may leave of them: of the backup the whole file or none, of the
 //! restore the whole store or nothing and the way free for another.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -42,7 +43,7 @@ pub fn taken_and_restored() -> (Story, Story) {
         records,
         root: root.to_owned(),
         erased: Vec::new(),
-        drops: false,
+        dropped: BTreeMap::new(),
         before,
         backup: Some((copying, Arc::clone(&backup))),
     };
@@ -65,11 +66,7 @@ fn watched(stage: &Stage, arguments: &[&str], dir: &Path) -> Vec<Record> {
 }
 
 fn hear(mut promise: Promise, records: &[Record]) -> Promise {
-    for record in records {
-        if let Record::Send { bytes } = record {
-            promise.hear(bytes);
-        }
-    }
+    records.iter().for_each(|record| promise.hear(record));
     promise
 }
 

@@ -7,6 +7,7 @@ use std::sync::Mutex;
 
 use postrider::env::{Entropy, RealEntropy, SeededEntropy};
 
+use super::drops::dropped;
 use super::model::{Fate, Model, below, write_tree};
 use super::promise::Promise;
 use super::record::{KINDS, Record};
@@ -122,13 +123,11 @@ fn recorded(stage: &Stage) -> (Model, Promise, Story) {
     let (mut model, mut promise) = (Model::new(stage.site.home()), Promise::default());
     for record in &records {
         model.take(record);
-        if let Record::Send { bytes } = record {
-            promise.hear(bytes);
-        }
+        promise.hear(record);
     }
     let (name, root) = ("a session with a fault", stage.site.home().to_owned());
-    let story =
-        Story { name, records, root, erased: Vec::new(), drops: true, before: Promise::default(), backup: None };
+    let dropped = dropped(&records, TIGHT_BYTES);
+    let story = Story { name, records, root, erased: Vec::new(), dropped, before: Promise::default(), backup: None };
     (model, promise, story)
 }
 

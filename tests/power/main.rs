@@ -22,6 +22,7 @@
 mod copies;
 mod crowded;
 mod cuts;
+mod drops;
 mod faults;
 mod hangs;
 mod model;

@@ -15,6 +15,7 @@ use postrider::store::embedded::{EmbeddedStore, Opening, Progress};
 use postrider::store::{Accepted, Cursor, EventQuery, Store};
 
 use super::model::{Tree, below};
+use super::record::Record;
 use super::session::{BATCH_BYTES, ENDPOINTS, SEGMENT_BYTES, Story, payload_of};
 
 /// Events of each state whose deliveries and keys are looked at, beside the newest.
@@ -35,11 +36,15 @@ pub struct Promise {
     erased: usize,
     /// A backup or a restore said that it is done.
     pub done: bool,
+    /// Records of the story so far.
+    heard: usize,
 }
 
 impl Promise {
-    /// Takes in what was sent on a socket.
-    pub fn hear(&mut self, sent: &[u8]) {
+    /// Takes the next record in: what matters is what was sent on a socket.
+    pub fn hear(&mut self, record: &Record) {
+        self.heard += 1;
+        let Record::Send { bytes: sent } = record else { return };
         self.done |= sent.starts_with(b"wrote ") || sent.starts_with(b"restored ");
         let Some(end) = sent.windows(4).position(|four| four == b"\r\n\r\n") else { return };
         let head = String::from_utf8_lossy(&sent[..end]);
@@ -147,14 +152,15 @@ impl Promise {
         self.check_missing(story, found)
     }
 
-    /// Where segments are dropped, events that are done may be gone; those that are pending never.
+    /// An event that is done goes with its segment, which had to go, and not before; one that is pending never.
     fn check_missing(&self, story: &Story, found: &BTreeMap<EventId, Arc<Event>>) -> Result<(), String> {
         for (id, key) in &self.answered {
             if !found.contains_key(id) {
                 let endpoint = if key.starts_with("refused-") { "refusing" } else { "steady" };
                 let done = !key.starts_with("held-") && self.attempted.contains(&(*id, endpoint.to_owned()));
-                if !(story.drops && done) {
-                    return Err(format!("{id} ({key}) was answered and is gone; attempted: {done}"));
+                let dropped = story.dropped.get(key).is_some_and(|from| *from < self.heard);
+                if !(dropped && done) {
+                    return Err(format!("{id} ({key}) was answered and is gone; done: {done}, dropped: {dropped}"));
                 }
             }
         }

@@ -1,12 +1,13 @@
 //! Lives of a real gateway, recorded.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 
 use postrider::env::{Entropy, SeededEntropy};
 
+use super::drops::dropped;
 use super::model::Model;
 use super::promise::Promise;
 use super::record::{self, Record};
@@ -38,11 +39,12 @@ pub struct Stage {
     pub site: Site,
     pub arrivals: Receiver<(String, String)>,
     log: tempfile::TempDir,
+    retention_bytes: u64,
 }
 
 impl Stage {
-    /// `retention` are bytes that the journal may take.
-    pub fn new(retention: u64) -> Self {
+    /// The journal may take so many bytes.
+    pub fn new(retention_bytes: u64) -> Self {
         let (sender, arrivals) = channel();
         let sender = Mutex::new(sender);
         let address = serve(move |request| {
@@ -57,14 +59,14 @@ impl Stage {
             reply
         });
         let mut config = format!(
-            "[retention]\nbytes = {retention}\n[limits]\nsegment_bytes = {SEGMENT_BYTES}\nbatch_bytes = {BATCH_BYTES}\n\
+            "[retention]\nbytes = {retention_bytes}\n[limits]\nsegment_bytes = {SEGMENT_BYTES}\nbatch_bytes = {BATCH_BYTES}\n\
              header_bytes = \"8KiB\"\nbody_bytes = \"8KiB\"\napi_body_bytes = \"8KiB\"\nfree_bytes = \"64KiB\"\ndrain_s = 2\n"
         );
         for (name, types) in ENDPOINTS {
             let to = format!("name = \"{name}\"\nurl = \"http://{address}/{name}\"\nevent_types = [\"{types}\"]");
             config.push_str(&format!("[[endpoint]]\n{to}\nsecret = \"{SECRET}\"\n"));
         }
-        Self { site: Site::new(&config), arrivals, log: tempfile::tempdir().unwrap() }
+        Self { site: Site::new(&config), arrivals, log: tempfile::tempdir().unwrap(), retention_bytes }
     }
 
     fn log(&self) -> PathBuf {
@@ -115,10 +117,11 @@ impl Stage {
     }
 
     /// The record, which is complete: played back it gives what lies there.
-    fn story(self, name: &'static str, erased: Vec<String>, drops: bool) -> Story {
+    fn story(self, name: &'static str, erased: Vec<String>) -> Story {
         let root = self.site.home().to_owned();
-        let story =
-            Story { name, records: self.records(), root, erased, drops, before: Promise::default(), backup: None };
+        let records = self.records();
+        let dropped = dropped(&records, self.retention_bytes);
+        let story = Story { name, records, root, erased, dropped, before: Promise::default(), backup: None };
         story.assert_complete(&["log", "postrider.toml"]);
         story
     }
@@ -137,8 +140,8 @@ pub struct Story {
     pub root: PathBuf,
     /// Events whose content was erased, in the order of the requests.
     pub erased: Vec<String>,
-    /// Whether segments were dropped, so that what is delivered may be gone.
-    pub drops: bool,
+    /// Keys of the events whose segment was dropped, with the record from which on they may be gone.
+    pub dropped: BTreeMap<String, usize>,
     /// What was promised before the record began.
     pub before: Promise,
     /// The backup that is taken or restored in it.
@@ -261,7 +264,7 @@ pub fn first_start() -> Story {
         assert_eq!(publish(&mut api, key).unwrap().status, 202);
     }
     stage.stop(gateway);
-    stage.story("first start", Vec::new(), false)
+    stage.story("first start", Vec::new())
 }
 
 /// Load over several segments, an erasure, a restart, a kill, a kill in the start, and one more life.
@@ -289,7 +292,7 @@ pub fn busy_lives() -> Story {
     let gateway = stage.start();
     load(&stage.site, "c", 5);
     stage.stop(gateway);
-    stage.story("busy lives", erased, false)
+    stage.story("busy lives", erased)
 }
 
 /// So much load that segments are dropped, with what is held carried out of them.
@@ -301,8 +304,7 @@ pub fn retention() -> Story {
         wait_for(&stage, &taken);
     }
     stage.stop(gateway);
-    let log = stage.site.log();
-    let dropped = log.lines().filter(|line| line.contains("dropped the oldest")).count();
-    assert!(dropped > 1, "{dropped} segments were dropped:\n{log}");
-    stage.story("retention", Vec::new(), true)
+    let story = stage.story("retention", Vec::new());
+    assert!(story.dropped.len() > 200, "{} events were dropped", story.dropped.len());
+    story
 }
