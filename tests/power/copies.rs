@@ -24,7 +24,7 @@ const TARGET: &str = "new/data";
 pub fn taken_and_restored() -> (Story, Story) {
     let stage = Stage::new(1 << 30);
     let gateway = stage.start();
-    let taken = load(&stage.site, "a", 24);
+    let taken = load(&stage, "a", 24);
     wait_for(&stage, &taken);
     let (home, backups) = (stage.site.home().to_owned(), stage.aside("backups"));
     fs::create_dir(&backups).unwrap();
@@ -34,7 +34,7 @@ pub fn taken_and_restored() -> (Story, Story) {
     let arguments = ["backup", "--to", &file, "--server", &server, "--token-file", &token];
     let taking = watched(&stage, &arguments, &backups);
     stage.stop(gateway);
-    let before = hear(Promise::default(), &stage.records());
+    let before = hear(Promise::of(stage.received()), &stage.records());
     let (target, config) = (text(&home.join(TARGET)), text(&home.join("postrider.toml")));
     let restoring = watched(&stage, &["restore", "--from", &file, "--data", &target, "--config", &config], &home);
     let backup: Arc<[u8]> = fs::read(&file).unwrap().into();

@@ -23,6 +23,7 @@ mod copies;
 mod crowded;
 mod cuts;
 mod drops;
+mod events;
 mod faults;
 mod hangs;
 mod model;
