@@ -25,7 +25,7 @@ const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 pub const SEGMENT_BYTES: u64 = 64 << 10;
 
 /// Bytes that the journal may take where segments are to be dropped: three sealed ones stay, beside the one that is written,
-/// two prepared ones and two in reserve.
+/// the one that is prepared, a spare, and two in reserve.
 pub const TIGHT_BYTES: u64 = 8 * SEGMENT_BYTES;
 
 /// Bytes of a batch.
