@@ -68,7 +68,8 @@ fn session(stage: &Stage, watch: Watch) -> (End, Vec<(String, String)>) {
     let mut broken = 0;
     let mut clients = Clients::new(&stage.site);
     for n in 0..EVENTS {
-        let kind = ["order", "stripe", "refused", "held", "github", "order"][n % 6];
+        let waiting = if n % 12 == 9 { "github" } else { "held" };
+        let kind = ["order", "stripe", "refused", waiting, "order", "order"][n % 6];
         let key = format!("{kind}-{}-{n}", if n % 4 == 3 { "small" } else { "large" });
         match clients.send(&key) {
             Ok(id) => taken.extend(id.map(|id| (key, id))),
