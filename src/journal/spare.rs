@@ -61,11 +61,15 @@ impl<D: Disk> Pool<D> {
         }
     }
 
-    /// Bytes of all spares.
-    pub fn bytes(&self) -> u64 {
-        let idle = self.idle.iter().map(|spare| spare.bytes).sum::<u64>();
+    /// Bytes of the spares that are prepared, or about to be.
+    pub fn prepared_bytes(&self) -> u64 {
         let ready = self.ready.as_ref().map_or(0, |ready| ready.spare.bytes);
-        idle + ready + self.in_flight.map_or(0, |spare| spare.bytes)
+        ready + self.in_flight.map_or(0, |spare| spare.bytes)
+    }
+
+    /// Bytes of the spares that wait until they are.
+    pub fn idle_bytes(&self) -> u64 {
+        self.idle.iter().map(|spare| spare.bytes).sum()
     }
 
     /// Spares there are, wherever they are in their life.

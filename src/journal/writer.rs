@@ -201,9 +201,14 @@ impl<D: Disk> Journal<D> {
 
     /// Bytes of all files, spares and zeros written ahead included.
     pub fn total_bytes(&self) -> u64 {
+        self.used_bytes() + self.pool.idle_bytes()
+    }
+
+    /// Bytes of all files that are in use, or prepared to be: what a drop lowers also where it keeps the file as a spare.
+    pub fn used_bytes(&self) -> u64 {
         let table = self.shared.table();
         let segments = table.values().map(|segment| segment.file_bytes);
-        segments.sum::<u64>() + self.pool.bytes()
+        segments.sum::<u64>() + self.pool.prepared_bytes()
     }
 
     /// Sequence that the next batch gets.

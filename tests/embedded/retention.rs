@@ -287,6 +287,26 @@ async fn bytes_bound_the_journal_and_files_are_used_again() {
     same_after_rebuild(&home, store, &[]).await;
 }
 
+/// The file of a dropped segment stays to be used again. It once counted as if it held events, and another segment went to
+/// make room for it: what had just been delivered could be gone with two of four segments.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_segment_goes_to_make_room_for_a_spare_file() {
+    let home = Home::new(StoreLimits { retention_bytes: 8 * (64 << 10), ..limits() });
+    let store = home.open();
+    let first = accept(&store, event_with(&[], b"the first to go", &[])).await.meta.id;
+    let mut fewest = u64::MAX;
+    for n in 0..80 {
+        let event = accept(&store, event_with(&[0], &body_of(n, 6_000), &[])).await;
+        settle(&store, delivery(0, event.meta.id), fresh(&event), Next::Delivered).await;
+        store.keep_house().await;
+        if store.event(first).await.unwrap().is_none() {
+            fewest = fewest.min(store.stats().journal_segments);
+        }
+    }
+    // The room is for six, one of which is prepared; five are too many, since sealed ones have footers.
+    assert_eq!(fewest, 4, "the one that is written, and three sealed ones");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn intake_closes_when_what_is_pending_fills_the_journal_and_opens_when_it_drains() {
     let limits = StoreLimits { retention_bytes: 6 * (64 << 10), ..limits() };

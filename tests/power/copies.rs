@@ -1,6 +1,7 @@
 //! A backup and its restore, recorded, and what a power cut may leave of them: of the backup the whole file or none, of the
 //! restore the whole store or nothing and the way free for another.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ const TARGET: &str = "new/data";
 pub fn taken_and_restored() -> (Story, Story) {
     let stage = Stage::new(1 << 30);
     let gateway = stage.start();
-    let taken = load(&stage.site, "a", 24);
+    let taken = load(&stage, "a", 24);
     wait_for(&stage, &taken);
     let (home, backups) = (stage.site.home().to_owned(), stage.aside("backups"));
     fs::create_dir(&backups).unwrap();
@@ -33,7 +34,7 @@ pub fn taken_and_restored() -> (Story, Story) {
     let arguments = ["backup", "--to", &file, "--server", &server, "--token-file", &token];
     let taking = watched(&stage, &arguments, &backups);
     stage.stop(gateway);
-    let before = hear(Promise::default(), &stage.records());
+    let before = hear(Promise::of(stage.received()), &stage.records());
     let (target, config) = (text(&home.join(TARGET)), text(&home.join("postrider.toml")));
     let restoring = watched(&stage, &["restore", "--from", &file, "--data", &target, "--config", &config], &home);
     let backup: Arc<[u8]> = fs::read(&file).unwrap().into();
@@ -42,7 +43,7 @@ pub fn taken_and_restored() -> (Story, Story) {
         records,
         root: root.to_owned(),
         erased: Vec::new(),
-        drops: false,
+        dropped: BTreeMap::new(),
         before,
         backup: Some((copying, Arc::clone(&backup))),
     };
@@ -65,11 +66,7 @@ fn watched(stage: &Stage, arguments: &[&str], dir: &Path) -> Vec<Record> {
 }
 
 fn hear(mut promise: Promise, records: &[Record]) -> Promise {
-    for record in records {
-        if let Record::Send { bytes } = record {
-            promise.hear(bytes);
-        }
-    }
+    records.iter().for_each(|record| promise.hear(record));
     promise
 }
 

@@ -7,10 +7,12 @@ use std::sync::Mutex;
 
 use postrider::env::{Entropy, RealEntropy, SeededEntropy};
 
+use super::drops::dropped;
+use super::events::Clients;
 use super::model::{Fate, Model, below, write_tree};
 use super::promise::Promise;
 use super::record::{KINDS, Record};
-use super::session::{Stage, Story, TIGHT_BYTES, api, publish, wait_for};
+use super::session::{Stage, Story, TIGHT_BYTES, wait_for};
 use super::shim::{Fault, Watch};
 use super::states::{number, quiet_sled, scratch};
 
@@ -64,21 +66,20 @@ fn session(stage: &Stage, watch: Watch) -> (End, Vec<(String, String)>) {
     let mut taken = Vec::new();
     // A client whose connection breaks tries once more, as the gateway may only have refused that one.
     let mut broken = 0;
-    let mut client = api(&stage.site);
+    let mut clients = Clients::new(&stage.site);
     for n in 0..EVENTS {
-        let kind = ["order", "order", "refused", "held", "order", "order"][n % 6];
+        let waiting = if n % 12 == 9 { "github" } else { "held" };
+        let kind = ["order", "stripe", "refused", waiting, "order", "order"][n % 6];
         let key = format!("{kind}-{}-{n}", if n % 4 == 3 { "small" } else { "large" });
-        match publish(&mut client, &key) {
-            Ok(answer) if answer.status == 202 => {
-                taken.push((key, answer.json()["id"].as_str().unwrap().to_owned()));
-            }
-            Ok(answer) => assert_eq!(answer.status, 503, "{}", answer.json()),
+        match clients.send(&key) {
+            Ok(id) => taken.extend(id.map(|id| (key, id))),
             Err(_) if broken < 2 => broken += 1,
             Err(_) => break,
         }
     }
     gateway.terminate();
     let code = gateway.exit_code();
+    stage.note(&taken);
     (if code == Some(0) { End::Served } else { End::Stopped(code) }, taken)
 }
 
@@ -119,16 +120,14 @@ fn suffer(fault: Fault) -> Result<End, String> {
 /// The disk and the promises of all lives so far.
 fn recorded(stage: &Stage) -> (Model, Promise, Story) {
     let records = stage.records();
-    let (mut model, mut promise) = (Model::new(stage.site.home()), Promise::default());
+    let (mut model, mut promise) = (Model::new(stage.site.home()), Promise::of(stage.received()));
     for record in &records {
         model.take(record);
-        if let Record::Send { bytes } = record {
-            promise.hear(bytes);
-        }
+        promise.hear(record);
     }
     let (name, root) = ("a session with a fault", stage.site.home().to_owned());
-    let story =
-        Story { name, records, root, erased: Vec::new(), drops: true, before: Promise::default(), backup: None };
+    let dropped = dropped(&records, TIGHT_BYTES).unwrap();
+    let story = Story { name, records, root, erased: Vec::new(), dropped, before: Promise::default(), backup: None };
     (model, promise, story)
 }
 

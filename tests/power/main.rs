@@ -22,6 +22,8 @@
 mod copies;
 mod crowded;
 mod cuts;
+mod drops;
+mod events;
 mod faults;
 mod hangs;
 mod model;

@@ -8,14 +8,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use postrider::core::delivery::DeliveryState;
 use postrider::core::event::{DedupKey, DedupScope, Event, NewEvent};
-use postrider::core::id::{AppId, EndpointId, EventId};
+use postrider::core::id::{AppId, EndpointId, EventId, SourceId};
 use postrider::core::limits::StoreLimits;
 use postrider::env::{RealClock, SeededEntropy};
 use postrider::store::embedded::{EmbeddedStore, Opening, Progress};
 use postrider::store::{Accepted, Cursor, EventQuery, Store};
 
+use super::events::{payload_of, source_of, taker_of};
 use super::model::{Tree, below};
-use super::session::{BATCH_BYTES, ENDPOINTS, SEGMENT_BYTES, Story, payload_of};
+use super::record::Record;
+use super::session::{BATCH_BYTES, SEGMENT_BYTES, Story};
 
 /// Events of each state whose deliveries and keys are looked at, beside the newest.
 const LOOKED_AT: usize = 12;
@@ -27,26 +29,40 @@ const LOCK_PAUSE: Duration = Duration::from_millis(5);
 /// What has left the process.
 #[derive(Debug, Default, Clone)]
 pub struct Promise {
-    /// Keys of the events that were answered, by id.
-    answered: BTreeMap<EventId, String>,
+    /// Keys of received events, by id.
+    received: Arc<BTreeMap<String, String>>,
+    /// The events that were answered, with their keys if those are known.
+    answered: BTreeMap<EventId, Option<String>>,
     /// Attempts: the event, and the endpoint's name.
     attempted: BTreeSet<(EventId, String)>,
     /// Erasures that were answered.
     erased: usize,
     /// A backup or a restore said that it is done.
     pub done: bool,
+    /// Records of the story so far.
+    heard: usize,
 }
 
 impl Promise {
-    /// Takes in what was sent on a socket.
-    pub fn hear(&mut self, sent: &[u8]) {
+    /// Nothing yet. What a provider is answered has no key, so somebody has to know the received events.
+    pub fn of(received: BTreeMap<String, String>) -> Self {
+        Self { received: Arc::new(received), ..Self::default() }
+    }
+
+    /// Takes the next record in: what matters is what was sent on a socket.
+    pub fn hear(&mut self, record: &Record) {
+        self.heard += 1;
+        let Record::Send { bytes: sent } = record else { return };
         self.done |= sent.starts_with(b"wrote ") || sent.starts_with(b"restored ");
         let Some(end) = sent.windows(4).position(|four| four == b"\r\n\r\n") else { return };
         let head = String::from_utf8_lossy(&sent[..end]);
         if head.starts_with("HTTP/1.1 202") {
             let answer: serde_json::Value = serde_json::from_slice(&sent[end + 4..]).unwrap();
             let key = answer["payload"]["key"].as_str().unwrap();
-            self.answered.insert(answer["id"].as_str().unwrap().parse().unwrap(), key.to_owned());
+            self.answered.insert(answer["id"].as_str().unwrap().parse().unwrap(), Some(key.to_owned()));
+        } else if let Some(id) = received_id(&head, &sent[end + 4..]) {
+            // Where the gateway was killed with the answer on its way nobody noted it.
+            self.answered.insert(id.parse().unwrap(), self.received.get(&id).cloned());
         } else if head.starts_with("HTTP/1.1 204") {
             self.erased += 1;
         } else if let Some(rest) = head.strip_prefix("POST /") {
@@ -55,6 +71,13 @@ impl Promise {
             let id = head.lines().find_map(|line| line.strip_prefix("webhook-id: "));
             self.attempted.extend(id.map(|id| (id.parse().unwrap(), endpoint)));
         }
+    }
+
+    /// Panics unless it has heard the answers to all received events that somebody knows.
+    pub fn assert_heard(&self) {
+        let missed = |id: &&String| !self.answered.contains_key(&id.parse().unwrap());
+        let missed: Vec<_> = self.received.keys().filter(missed).collect();
+        assert!(missed.is_empty(), "the record misses the answers about {missed:?}");
     }
 
     /// How much it is; two of a story that are as much are the same.
@@ -73,7 +96,7 @@ impl Promise {
         }
         let Some(id) = story.erased[..self.erased].last() else { return Ok(()) };
         let id: EventId = id.parse().unwrap();
-        let payload = payload_of(&self.answered[&id]);
+        let payload = payload_of(self.answered[&id].as_ref().unwrap());
         let (from, bytes) = (payload.find("\"pad\"").unwrap() + 8, 24);
         let secret = &payload.as_bytes()[from..from + bytes];
         for (path, content) in tree {
@@ -104,13 +127,13 @@ impl Promise {
     async fn check_store(&self, story: &Story, store: &EmbeddedStore, random: &SeededEntropy) -> Result<(), String> {
         let found = all_events(store).await?;
         self.check_events(story, &found)?;
-        let newest = self.answered.iter().rev().take(4);
-        let some = (0..LOOKED_AT.min(self.answered.len()))
-            .map(|_| self.answered.iter().nth(below(random, self.answered.len())).unwrap());
+        let known: Vec<_> = self.answered.iter().filter_map(|(id, key)| Some((id, key.as_ref()?))).collect();
+        let newest = known.iter().rev().take(4);
+        let some = (0..LOOKED_AT.min(known.len())).map(|_| &known[below(random, known.len())]);
         for (id, key) in newest.chain(some) {
-            self.check_key(store, *id, key).await?;
+            self.check_key(store, **id, key).await?;
             if found.contains_key(id) {
-                self.check_deliveries(store, *id, key).await?;
+                self.check_deliveries(store, **id, key).await?;
             }
         }
         // It takes more.
@@ -134,8 +157,10 @@ impl Promise {
             let body: serde_json::Value = serde_json::from_slice(&event.body).map_err(|e| format!("{id}: {e}"))?;
             let key = body["key"].as_str().ok_or_else(|| format!("{id} has no key: {body}"))?;
             let whole = event.body == payload_of(key) || key == "order-after-the-cut";
-            if !whole || self.answered.get(id).is_some_and(|answered| answered != key) {
-                return Err(format!("{id} has another body than it was published with: {body}"));
+            let source = source_of(key).map(source_id);
+            let other = self.answered.get(id).and_then(Option::as_ref).filter(|answered| *answered != key);
+            if !whole || other.is_some() || event.meta.source != source {
+                return Err(format!("{id} has another body or source than it came with: {body}"));
             }
             if erased.contains(id) {
                 return Err(format!("{id} was erased and is there again"));
@@ -147,15 +172,16 @@ impl Promise {
         self.check_missing(story, found)
     }
 
-    /// Where segments are dropped, events that are done may be gone; those that are pending never.
+    /// An event that is done goes with its segment, which had to go, and not before; one that is pending never.
     fn check_missing(&self, story: &Story, found: &BTreeMap<EventId, Arc<Event>>) -> Result<(), String> {
-        for (id, key) in &self.answered {
-            if !found.contains_key(id) {
-                let endpoint = if key.starts_with("refused-") { "refusing" } else { "steady" };
-                let done = !key.starts_with("held-") && self.attempted.contains(&(*id, endpoint.to_owned()));
-                if !(story.drops && done) {
-                    return Err(format!("{id} ({key}) was answered and is gone; attempted: {done}"));
-                }
+        for (id, key) in self.answered.iter().filter(|(id, _)| !found.contains_key(id)) {
+            let done = key.as_ref().is_some_and(|key| {
+                let taker = taker_of(key);
+                taker != "held" && self.attempted.contains(&(*id, taker.to_owned()))
+            });
+            let dropped = story.dropped.get(id).is_some_and(|from| *from < self.heard);
+            if !(dropped && done) {
+                return Err(format!("{id} ({key:?}) was answered and is gone; done: {done}, dropped: {dropped}"));
             }
         }
         match self.attempted.iter().find(|(id, _)| !self.answered.contains_key(id) && !found.contains_key(id)) {
@@ -179,7 +205,10 @@ impl Promise {
             return Err(format!("{id} ({key}) has the deliveries {deliveries:?}"));
         }
         for delivery in deliveries {
-            let (name, _) = ENDPOINTS.into_iter().find(|(name, _)| endpoint(name) == delivery.id.endpoint).unwrap();
+            let name = taker_of(key);
+            if delivery.id.endpoint != endpoint(name) {
+                return Err(format!("{id} ({key}) is delivered to {}, and not to {name}", delivery.id.endpoint));
+            }
             let attempted = self.attempted.contains(&(id, name.to_owned()));
             let fits = match delivery.state {
                 DeliveryState::Pending(_) => true,
@@ -205,8 +234,18 @@ fn contains(content: &[u8], part: &[u8]) -> bool {
     false
 }
 
+/// The event that a provider was told of, if that is what this answer says.
+fn received_id(head: &str, body: &[u8]) -> Option<String> {
+    let answer = serde_json::from_slice::<serde_json::Value>(body).ok().filter(|_| head.starts_with("HTTP/1.1 200"))?;
+    answer["received"].as_bool()?.then(|| answer["id"].as_str().unwrap().to_owned())
+}
+
 fn endpoint(name: &str) -> EndpointId {
     EndpointId::named("default", name)
+}
+
+fn source_id(name: &str) -> SourceId {
+    SourceId::named("", name)
 }
 
 /// How the gateways here open their stores.
@@ -233,20 +272,25 @@ fn open(data: &Path) -> Result<EmbeddedStore, String> {
     Err("its lock is not let go of".to_owned())
 }
 
-/// The event of a key as the API makes it.
+/// The event of a key as ingress or the API makes it.
 fn event_of(key: &str) -> NewEvent {
     let app = AppId::named("", "default");
     let payload = if key == "order-after-the-cut" { format!("{{\"key\":\"{key}\"}}") } else { payload_of(key) };
+    let source = source_of(key).map(source_id);
+    let dedup = match source {
+        Some(source) => DedupKey::new(DedupScope::Inbound, source.as_u128(), key),
+        None => DedupKey::new(DedupScope::Idempotency, app.as_u128(), key),
+    };
     NewEvent {
         app,
-        source: None,
+        source,
         event_type: Some("order.created".to_owned()),
-        external_id: None,
+        external_id: source.map(|_| key.to_owned()),
         headers: [("content-type", "application/json")].into_iter().collect(),
         body: Bytes::from(payload),
-        dedup: vec![DedupKey::new(DedupScope::Idempotency, app.as_u128(), key)],
+        dedup: vec![dedup],
         fingerprint: 0,
-        endpoints: vec![endpoint("steady")],
+        endpoints: vec![endpoint(taker_of(key))],
     }
 }
 

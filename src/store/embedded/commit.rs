@@ -324,6 +324,7 @@ impl<D: Disk> Committer<D> {
     fn count_journal(&mut self) {
         let counts = &self.shared.counts;
         counts.journal_bytes.store(self.journal.total_bytes(), Ordering::Relaxed);
+        counts.journal_used_bytes.store(self.journal.used_bytes(), Ordering::Relaxed);
         counts.journal_segments.store(self.journal.segments().len() as u64, Ordering::Relaxed);
     }
 }

@@ -145,7 +145,7 @@ impl<D: Disk> Housekeeper<D> {
                 (_, verdict) => break verdict == Oldest::Stuck,
             }
         };
-        let bytes = self.shared.counts.journal_bytes.load(std::sync::atomic::Ordering::Relaxed);
+        let bytes = self.shared.counts.journal_used_bytes.load(std::sync::atomic::Ordering::Relaxed);
         let journal_full = stuck && bytes > bytes_max(&self.shared.limits);
         self.shared.set_full(journal_full, self.shared.disk_is_full(&self.disk, &self.journal_dir));
     }

@@ -57,7 +57,7 @@ pub(super) struct Live {
 /// Judges the oldest of these segments.
 pub(super) fn judge(
     segments: &[SegmentInfo],
-    total_bytes: u64,
+    used_bytes: u64,
     live: Live,
     limits: &StoreLimits,
     now_ms: Option<u64>,
@@ -65,7 +65,7 @@ pub(super) fn judge(
     // One segment is being written and never goes.
     let (Some(oldest), true) = (segments.first(), segments.len() > 1) else { return Oldest::Keep };
     let too_old = now_ms.is_some_and(|now| oldest.last_time_ms.saturating_add(limits.retention_ms) < now);
-    let too_much = total_bytes > bytes_max(limits);
+    let too_much = used_bytes > bytes_max(limits);
     if !oldest.sealed || !(too_old || too_much) {
         return Oldest::Keep;
     }
@@ -77,7 +77,8 @@ pub(super) fn judge(
     if pays { Oldest::Drop } else { Oldest::Stuck }
 }
 
-/// Journal bytes past which events must go, or intake closes.
+/// Journal bytes past which events must go, or intake closes. The file of a dropped segment that is kept for a later one
+/// does not count: no event goes to make room for it, and taking it up again needs none.
 pub(super) fn bytes_max(limits: &StoreLimits) -> u64 {
     limits.retention_bytes.saturating_sub(RESERVED_SEGMENTS * limits.segment_bytes).max(limits.segment_bytes)
 }
@@ -125,8 +126,8 @@ impl<D: Disk> Shared<D> {
             Live { oldest: segments.first().map_or(0, |s| ledger.live_in(s.number)), all: ledger.pending }
         };
         let now_ms = self.time.is_trusted().then(|| self.time.now_ms());
-        let total_bytes = self.counts.journal_bytes.load(std::sync::atomic::Ordering::Relaxed);
-        (segments.first().copied(), judge(&segments, total_bytes, live, &self.limits, now_ms))
+        let used_bytes = self.counts.journal_used_bytes.load(std::sync::atomic::Ordering::Relaxed);
+        (segments.first().copied(), judge(&segments, used_bytes, live, &self.limits, now_ms))
     }
 
     /// Whether the file system has less room than it must.

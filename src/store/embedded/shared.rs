@@ -48,6 +48,8 @@ pub(super) struct Counts {
     pub(super) records: AtomicU64,
     pub(super) stale_settles: AtomicU64,
     pub(super) journal_bytes: AtomicU64,
+    /// Of these, what is not idle: what retention goes by.
+    pub(super) journal_used_bytes: AtomicU64,
     pub(super) journal_segments: AtomicU64,
 }
 
