@@ -28,6 +28,7 @@ mod read;
 mod recent;
 mod recovery;
 mod retention;
+mod salvage;
 mod shared;
 mod time;
 mod writer;
@@ -44,6 +45,7 @@ pub use backup::{BackupError, RestoreError, Restored, Summary, check, restore};
 pub use crew::Crew;
 pub use lock::{LockError, StoreLock};
 pub use recovery::{OpenError, Opened, Progress, journal_dir, journal_options};
+pub use salvage::{Salvaged, salvage};
 
 use self::applier::{Applier, Applying};
 use self::commit::Committer;
