@@ -32,6 +32,9 @@ pub enum TreeError {
     /// sled waits for a write that does not come.
     #[error("the key space did not take a batch within {} s; its disk fails or hangs", WRITE_MAX.as_secs())]
     Stalled,
+    /// sled reads and does not return.
+    #[error("a read of the key space did not return; its disk fails or hangs")]
+    ReadStalled,
     /// There is no thread to be had.
     #[error("no thread for writing the key space: {0}")]
     Thread(io::Error),
@@ -212,6 +215,11 @@ impl Tree {
             }
         }
         Ok(run)
+    }
+
+    /// Lets a tick pass, for whoever watches that reads return; how many the oldest read under way has seen pass.
+    pub fn tick(&self) -> u64 {
+        self.keys.tick()
     }
 
     /// Bytes of the directory.

@@ -7,6 +7,7 @@
 //!                                   ▼
 //!                              housekeeper: segments, checkpoints, retention, expired keys, free space
 //! ```
+//! A watch sees to it that reads of sled return.
 //!
 //! **Invariants**
 //! - One writer. Everybody else reads what it has synced and folded.
@@ -31,6 +32,7 @@ mod retention;
 mod salvage;
 mod shared;
 mod time;
+mod watch;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -83,6 +85,9 @@ struct Threads {
     housekeeper: JoinHandle<()>,
     writer: JoinHandle<()>,
     applier: JoinHandle<()>,
+    watch: JoinHandle<()>,
+    /// While it lives the watch does.
+    watched: Sender<()>,
 }
 
 /// Those who do the store's work, before it is decided how they are driven.
@@ -129,10 +134,14 @@ impl<D: Disk> EmbeddedStore<D> {
         let (home, data) = (recovery::index_home(&opening.data), opening.data.clone());
         let (mut store, Hands { writer, housekeeper, applying }) = Self::assemble(disk, &home, opening, None)?;
         let (shared, applied) = (&store.shared, Arc::clone(&store.shared));
+        let (tree, watching) = (shared.state().tree().clone(), Arc::clone(shared));
+        let (watched, stopped) = crossbeam_channel::bounded(0);
         let threads = Threads {
             housekeeper: spawn("housekeeper", shared, &data, move || housekeeper.run())?,
             writer: spawn("writer", shared, &data, move || writer.run())?,
             applier: spawn("applier", shared, &data, move || applying.run(&applied))?,
+            watch: spawn("watch", shared, &data, move || watch::run(&tree, &watching, &stopped))?,
+            watched,
         };
         store.threads = Mutex::new(Some(threads));
         Ok(store)
@@ -234,6 +243,9 @@ impl<D: Disk> EmbeddedStore<D> {
         let _ = threads.writer.join();
         self.applier.stop();
         let _ = threads.applier.join();
+        // Last, as those before it may wait for a read.
+        drop(threads.watched);
+        let _ = threads.watch.join();
     }
 
     async fn ask<T>(&self, command: impl FnOnce(queue::Reply<T>) -> Command<D>) -> Result<T, StoreError> {
