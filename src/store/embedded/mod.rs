@@ -170,7 +170,8 @@ impl<D: Disk> EmbeddedStore<D> {
         let (queue, commands) = Queue::new(limits.queue_items_max, limits.queue_bytes_max, bell);
         let (applier, applying) = Applier::new();
         let (chores, to_do) = crossbeam_channel::unbounded();
-        let committer = Committer::new(parts.journal, Arc::clone(&shared), entropy, parts.last_id);
+        let place = (Arc::clone(&disk), data.clone());
+        let committer = Committer::new(parts.journal, place, Arc::clone(&shared), entropy, parts.last_id);
         let writer = Writer {
             committer,
             commands,
