@@ -66,7 +66,7 @@ fn check(written: &[Batch], disk: Arc<MemDisk>, damage: Damage) {
 
 /// Salvage leaves a journal that is sound and has what it says; of damage that checksums notice nothing changed is in it.
 fn salvaged(written: &[Batch], disk: &Arc<MemDisk>, damage: Damage) {
-    let report = match salvage(disk, dir(), OPTIONS, INCARNATION, 5) {
+    let report = match salvage(disk, dir(), OPTIONS, INCARNATION, 5, None) {
         Ok(report) => report,
         Err(SalvageError::UnknownVersion { .. }) => return,
         // Lengths that were made up may well be past what a batch may be.

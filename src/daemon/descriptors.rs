@@ -4,8 +4,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::Limits;
 
-/// Descriptors beside those of connections and attempts: listeners, files of the store, the runtime's own, standard ones.
-const OTHERS: u64 = 64;
+/// Descriptors beside those of connections and attempts: 64 segments that are kept open for reading, and listeners, other files
+/// of the store, the runtime's own, standard ones.
+const OTHERS: u64 = 128;
 
 /// Raises the soft limit to what the limits of the gateway may come to, as far as the hard limit goes.
 pub(super) fn make_room(limits: &Limits) {
@@ -26,7 +27,7 @@ pub(super) fn make_room(limits: &Limits) {
     }
 }
 
-/// Each attempt has one connection, and another may be kept for the next.
+/// Each attempt has one connection, and as many are kept open between attempts.
 fn needed(limits: &Limits) -> u64 {
     let connections = limits.ingress.connections_max + limits.api.connections_max;
     (connections + 2 * limits.delivery.in_flight_max) as u64 + OTHERS
@@ -38,6 +39,6 @@ mod tests {
 
     #[test]
     fn the_defaults_need_what_the_documentation_says() {
-        assert_eq!(needed(&Limits::default()), 7_232);
+        assert_eq!(needed(&Limits::default()), 7_296);
     }
 }

@@ -108,8 +108,10 @@ impl Egress {
         let EgressConfig { limits, guard, extra_ca, user_agent } = config;
         let tls = tls::client_config(&extra_ca)?;
         let user_agent = HeaderValue::from_str(&user_agent).map_err(|_| EgressError::UserAgent(user_agent))?;
+        // As many as attempts at once: descriptors are counted on that (`daemon::descriptors`).
+        let pool = Pool::new(Arc::clone(&clock), limits.in_flight_max);
         let connector = Connector { guard, resolver, tls, limits };
-        Ok(Self { connector, pool: Pool::new(Arc::clone(&clock)), clock, user_agent })
+        Ok(Self { connector, pool, clock, user_agent })
     }
 
     async fn run(&self, job: &Job, trace: &mut Trace<'_>) -> Result<Answer, Failure> {

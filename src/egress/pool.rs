@@ -21,9 +21,6 @@ const IDLE_MS: u64 = 30_000;
 /// Unused HTTP/1.1 connections to one host.
 const IDLE_PER_HOST_MAX: usize = 64;
 
-/// Connections in the pool over all hosts.
-const IDLE_TOTAL_MAX: usize = 1_024;
-
 /// What must be equal for a connection to serve: scheme, host and port.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Key {
@@ -47,8 +44,9 @@ pub(super) struct Pool {
 #[derive(Default)]
 struct State {
     hosts: HashMap<Key, Vec<Idle>>,
-    /// Entries over all hosts.
+    /// Entries over all hosts, and how many they may be.
     count: usize,
+    count_max: usize,
     /// A sweeping task runs.
     is_swept: bool,
 }
@@ -68,8 +66,10 @@ pub(super) struct Lease<'p> {
 }
 
 impl Pool {
-    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { state: Arc::default(), clock }
+    /// An empty pool for so many connections over all hosts.
+    pub(super) fn new(clock: Arc<dyn Clock>, count_max: usize) -> Self {
+        let state = State { count_max, ..State::default() };
+        Self { state: Arc::new(Mutex::new(state)), clock }
     }
 
     /// A usable connection to the host of `url`, the most recently used first: it is the least likely to be closed.
@@ -145,7 +145,7 @@ impl State {
         match known {
             Some(have) if have.connection.is_same(&entry.connection) => have.used_ms = entry.used_ms,
             Some(_) => {}
-            None if before < IDLE_PER_HOST_MAX && self.count < IDLE_TOTAL_MAX && entry.connection.is_usable() => {
+            None if before < IDLE_PER_HOST_MAX && self.count < self.count_max && entry.connection.is_usable() => {
                 idle.push(entry);
                 self.count += 1;
             }

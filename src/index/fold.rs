@@ -205,10 +205,25 @@ fn carried(
 }
 
 /// What the segment held and was not carried is forgotten: its events, that they were erased, their dead letters. Whatever
-/// is below `first_kept` was in this segment or an earlier one, so what has no carried entry now is gone.
+/// is below `first_kept` was in this segment or an earlier one, so what has no carried entry now is gone. In a rebuild that
+/// includes what was said of events whose segments went long ago.
 fn dropped(state: &mut State, segment: u64, first_kept: EventId) -> Result<(), TreeError> {
+    for (from, to) in state.ledger.spans_through(segment, first_kept) {
+        forget_places(state, segment, from, to)?;
+        forget_erased(state, from, to)?;
+        for endpoint in endpoints(state)? {
+            forget_dead(state, endpoint, from, to)?;
+        }
+    }
+    state.ledger.drop_segment(segment);
+    state.meta.first_kept = first_kept.as_u128().max(state.meta.first_kept);
+    state.meta.dropped_through = state.meta.dropped_through.max(Some(segment));
+    Ok(())
+}
+
+fn forget_places(state: &mut State, segment: u64, from: EventId, to: EventId) -> Result<(), TreeError> {
     let mut gone = Vec::new();
-    let (from, to) = (event::key(EventId::MIN), event::key(first_kept));
+    let (from, to) = (event::key(from), event::key(to));
     state.scan(Bound::Included(&from), Bound::Excluded(&to), Layered::Up, |key, value| {
         if event::parse_value(value).is_some_and(|entry| entry.at.segment <= segment) {
             gone.push(key.to_vec());
@@ -216,8 +231,12 @@ fn dropped(state: &mut State, segment: u64, first_kept: EventId) -> Result<(), T
         ControlFlow::Continue(())
     })?;
     gone.into_iter().for_each(|key| state.table().remove(key));
+    Ok(())
+}
+
+fn forget_erased(state: &mut State, from: EventId, to: EventId) -> Result<(), TreeError> {
     let mut erased = Vec::new();
-    let (from, to) = (erased::key(EventId::MIN), erased::key(first_kept));
+    let (from, to) = (erased::key(from), erased::key(to));
     state.scan(Bound::Included(&from), Bound::Excluded(&to), Layered::Up, |key, _| {
         erased.extend(erased::parse_key(key));
         ControlFlow::Continue(())
@@ -228,18 +247,27 @@ fn dropped(state: &mut State, segment: u64, first_kept: EventId) -> Result<(), T
             state.table().remove(erased::key(event));
         }
     }
-    for endpoint in endpoints(state)? {
-        for (id, dead) in dead_below(state, endpoint, first_kept)? {
-            // A dead letter of an event that was carried for another endpoint's sake keeps its event and stays.
-            if state.get(&event::carried_key(id.event))?.is_none() {
-                exhume(state, id, &dead);
-                state.table().remove(delivery::key(id));
-            }
+    Ok(())
+}
+
+fn forget_dead(state: &mut State, endpoint: EndpointId, from: EventId, to: EventId) -> Result<(), TreeError> {
+    let mut dead = Vec::new();
+    let key = |event| delivery::key(DeliveryId { endpoint, event });
+    let (from, to) = (key(from), key(to));
+    state.scan(Bound::Included(&from), Bound::Excluded(&to), Layered::Up, |key, value| {
+        if let (Some(id), Some(delivery::Entry::Dead(entry))) = (delivery::parse_key(key), delivery::parse_value(value))
+        {
+            dead.push((id, entry));
+        }
+        ControlFlow::Continue(())
+    })?;
+    for (id, dead) in dead {
+        // A dead letter of an event that was carried for another endpoint's sake keeps its event and stays.
+        if state.get(&event::carried_key(id.event))?.is_none() {
+            exhume(state, id, &dead);
+            state.table().remove(delivery::key(id));
         }
     }
-    state.ledger.drop_segment(segment);
-    state.meta.first_kept = first_kept.as_u128().max(state.meta.first_kept);
-    state.meta.dropped_through = state.meta.dropped_through.max(Some(segment));
     Ok(())
 }
 
@@ -260,19 +288,4 @@ fn endpoints(state: &State) -> Result<Vec<EndpointId>, TreeError> {
             None => return Ok(ids),
         }
     }
-}
-
-/// The dead letters of an endpoint whose events are below this one.
-fn dead_below(state: &State, endpoint: EndpointId, to: EventId) -> Result<Vec<(DeliveryId, Dead)>, TreeError> {
-    let mut dead = Vec::new();
-    let key = |event| delivery::key(DeliveryId { endpoint, event });
-    let (from, to) = (key(EventId::MIN), key(to));
-    state.scan(Bound::Included(&from), Bound::Excluded(&to), Layered::Up, |key, value| {
-        if let (Some(id), Some(delivery::Entry::Dead(entry))) = (delivery::parse_key(key), delivery::parse_value(value))
-        {
-            dead.push((id, entry));
-        }
-        ControlFlow::Continue(())
-    })?;
-    Ok(dead)
 }

@@ -2,7 +2,8 @@
 //!
 //! **Invariants**
 //! - A panic inside sled becomes an error, also when it is closed.
-//! - No write takes longer than [`WRITE_MAX`]: after an I/O error sled may wait for ever.
+//! - No write takes longer than [`WRITE_MAX`]: after an I/O error sled may wait for ever. Reads are watched (`reads.rs`), as
+//!   nobody can give up waiting for one.
 
 use std::ops::{Bound, Deref};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,6 +13,7 @@ use std::time::Duration;
 use crossbeam_channel::RecvTimeoutError;
 
 use super::block::Entry;
+use super::reads::Reads;
 use super::tree::TreeError;
 use super::tree_mem::{self, MemTree};
 
@@ -32,7 +34,7 @@ pub(super) enum Keys {
 
 /// sled, closed without a panic: at its end it unwraps what a last sync said, and by then nobody depends on that.
 #[derive(Debug, Clone)]
-pub(super) struct Db(Option<sled::Db>);
+pub(super) struct Db(Option<sled::Db>, Arc<Reads>);
 
 impl Deref for Db {
     type Target = sled::Db;
@@ -52,13 +54,24 @@ impl Drop for Db {
 }
 
 impl Keys {
-    pub(super) const fn sled(db: sled::Db) -> Self {
-        Self::Sled(Db(Some(db)))
+    pub(super) fn sled(db: sled::Db) -> Self {
+        Self::Sled(Db(Some(db), Arc::default()))
+    }
+
+    /// Lets a tick pass; how many the oldest read has seen pass that is still under way.
+    pub(super) fn tick(&self) -> u64 {
+        match self {
+            Self::Sled(Db(_, reads)) => reads.tick(),
+            Self::Memory(_) => 0,
+        }
     }
 
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<sled::IVec>, TreeError> {
         match self {
-            Self::Sled(db) => Ok(db.get(key)?),
+            Self::Sled(db) => {
+                let _reading = db.1.begin();
+                Ok(db.get(key)?)
+            }
             Self::Memory(tree) => Ok(tree.get(key)),
         }
     }
@@ -66,7 +79,7 @@ impl Keys {
     /// The keys of a range with their values, in order from either end.
     pub(super) fn range(&self, from: Bound<&[u8]>, to: Bound<&[u8]>) -> Iter {
         match self {
-            Self::Sled(db) => Iter::Sled(db.range::<&[u8], _>((from, to))),
+            Self::Sled(db) => Iter::Sled(db.range::<&[u8], _>((from, to)), Arc::clone(&db.1)),
             Self::Memory(tree) => Iter::Memory(tree.range(from, to)),
         }
     }
@@ -96,7 +109,7 @@ impl Keys {
 /// Keys with their values, in order from either end.
 #[expect(clippy::large_enum_variant, reason = "the large one is the one that is used")]
 pub(super) enum Iter {
-    Sled(sled::Iter),
+    Sled(sled::Iter, Arc<Reads>),
     Memory(tree_mem::Iter),
 }
 
@@ -105,7 +118,10 @@ impl Iterator for Iter {
 
     fn next(&mut self) -> Option<Self::Item> {
         match self {
-            Self::Sled(iter) => iter.next(),
+            Self::Sled(iter, reads) => {
+                let _reading = reads.begin();
+                iter.next()
+            }
             Self::Memory(iter) => iter.next().map(Ok),
         }
     }
@@ -114,7 +130,10 @@ impl Iterator for Iter {
 impl DoubleEndedIterator for Iter {
     fn next_back(&mut self) -> Option<Self::Item> {
         match self {
-            Self::Sled(iter) => iter.next_back(),
+            Self::Sled(iter, reads) => {
+                let _reading = reads.begin();
+                iter.next_back()
+            }
             Self::Memory(iter) => iter.next_back().map(Ok),
         }
     }

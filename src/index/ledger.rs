@@ -20,9 +20,16 @@ pub struct Ledger {
     carried: HashMap<EventId, u64>,
     /// Pending deliveries by the segment of their event.
     live: HashMap<u64, u64>,
+    /// Whether it was told of every event that there is.
+    is_whole: bool,
 }
 
 impl Ledger {
+    /// One that is told of every event that there is, and not only of those since some moment.
+    pub fn of_all() -> Self {
+        Self { is_whole: true, ..Self::default() }
+    }
+
     /// A frame in `segment` starts with this event; only the first of a segment counts.
     pub fn event_at(&mut self, segment: u64, first: EventId) {
         if self.starts.last_key_value().is_none_or(|(_, last)| *last < segment) {
@@ -67,6 +74,24 @@ impl Ledger {
         self.starts.retain(|_, number| *number > segment);
         self.carried.retain(|_, number| *number > segment);
         self.live.remove(&segment);
+    }
+
+    /// Where to look for what goes with the segments up to this one: ranges of ids, each from the first up to but not with the
+    /// second. `first_kept` is the first id that came in after them. Of what was carried before, only that counts which was
+    /// carried into these segments.
+    pub fn spans_through(&self, segment: u64, first_kept: EventId) -> Vec<(EventId, EventId)> {
+        if !self.is_whole {
+            return vec![(EventId::MIN, first_kept)];
+        }
+        let came_in = self.starts.iter().find(|(_, number)| **number <= segment);
+        let came_in = came_in.map(|(first, _)| (*first, first_kept));
+        let carried = self.carried.iter().filter(|(_, number)| **number <= segment).map(|(event, _)| *event);
+        let carried = carried.fold(None, |span: Option<(EventId, EventId)>, event| {
+            let (low, high) = span.unwrap_or((event, event));
+            Some((low.min(event), high.max(event)))
+        });
+        let carried = carried.map(|(low, high)| (low, high.successor().min(first_kept)));
+        came_in.into_iter().chain(carried).collect()
     }
 
     /// Pending deliveries of the events in a segment.
@@ -121,5 +146,21 @@ mod tests {
         assert_eq!(ledger.live_in(2), 1);
         assert_eq!(ledger.oldest_pending_ms(), Some(5_000));
         assert_eq!(ledger.first_after(1), Some(id(5_000, 0)));
+    }
+
+    #[test]
+    fn what_goes_with_a_segment_is_not_looked_for_among_all_that_was_ever_carried() {
+        let id = |n: u128| EventId::at(1_000, n);
+        let mut ledger = Ledger::of_all();
+        (1..=4).for_each(|segment| ledger.event_at(segment, id(u128::from(segment) * 100)));
+        for (event, segment) in [(110, 4), (120, 4), (210, 5), (310, 5)] {
+            ledger.carry(id(event), segment, 1);
+        }
+        assert_eq!(ledger.spans_through(1, id(200)), [(id(100), id(200))]);
+        (1..=3).for_each(|segment| ledger.drop_segment(segment));
+        assert_eq!(ledger.spans_through(4, id(500)), [(id(400), id(500)), (id(110), id(121))]);
+        ledger.drop_segment(4);
+        assert_eq!(ledger.spans_through(5, id(500)), [(id(210), id(311))]);
+        assert_eq!(Ledger::default().spans_through(5, id(500)), [(EventId::MIN, id(500))], "it may be anything");
     }
 }

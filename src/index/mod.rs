@@ -37,6 +37,7 @@ mod keys;
 mod ledger;
 pub mod meta;
 pub mod note;
+mod reads;
 mod state;
 mod table;
 mod tree;

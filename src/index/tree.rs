@@ -32,6 +32,9 @@ pub enum TreeError {
     /// sled waits for a write that does not come.
     #[error("the key space did not take a batch within {} s; its disk fails or hangs", WRITE_MAX.as_secs())]
     Stalled,
+    /// sled reads and does not return.
+    #[error("a read of the key space did not return; its disk fails or hangs")]
+    ReadStalled,
     /// There is no thread to be had.
     #[error("no thread for writing the key space: {0}")]
     Thread(io::Error),
@@ -214,6 +217,11 @@ impl Tree {
         Ok(run)
     }
 
+    /// Lets a tick pass, for whoever watches that reads return; how many the oldest read under way has seen pass.
+    pub fn tick(&self) -> u64 {
+        self.keys.tick()
+    }
+
     /// Bytes of the directory.
     pub fn disk_bytes(&self) -> u64 {
         self.keys.disk_bytes()
@@ -325,11 +333,21 @@ mod tests {
                 assert_eq!(kept, usize::from(KEYS / 10));
             }
         });
-        while !walking.is_finished() {
+        // sled shows no half of a batch to one look-up; a range takes two, between which one may come.
+        let asked = tree.clone();
+        let asking = std::thread::spawn(move || {
+            for n in (0..KEYS).step_by(10).cycle().take(40_000) {
+                let (from, to) = (key(n), key(n + 1));
+                let mut walk = asked.range(Bound::Included(&from), Bound::Excluded(&to), Layered::Up);
+                assert!(walk.next().transpose().unwrap().is_some(), "{n}");
+            }
+        });
+        while !(walking.is_finished() && asking.is_finished()) {
             tree.apply(&few, &mut meta).unwrap();
             tree.apply(&all, &mut meta).unwrap();
         }
         walking.join().unwrap();
+        asking.join().unwrap();
         assert_eq!(tree.check().unwrap(), meta);
     }
 }

@@ -51,7 +51,7 @@ pub use frame::{BodyState, Flaw, Frame, FrameAt, Record, RecordRef};
 pub use job::{Job, JobDone, PrepareJob, SealJob};
 pub use open::{OpenError, Recovery};
 pub use reader::{Found, Frames, ReadError, ReadFrom, Reader};
-pub use salvage::{Lost, LostRecord, SalvageError, SalvageReport, salvage};
+pub use salvage::{Beside, Lost, LostRecord, SalvageError, SalvageReport, salvage};
 pub use segment::{IoFault, SegmentInfo, segment_path};
 pub use verify::{Event, Finding, Severity, VerifyError, VerifyReport, ZeroedBody, verify};
 pub use writer::{AppendError, Journal, WriteError};

@@ -57,6 +57,16 @@ pub struct LostRecord {
     pub kind: u8,
 }
 
+/// A file that the journal's owner keeps beside the segments and that speaks of a frame. It is to be in the salvaged journal
+/// too, with the sequence that the frame has there.
+pub struct Beside<'b> {
+    /// The sequence that it speaks of.
+    pub sequence: u64,
+    /// Writes it, durably, into this directory. The sequence is that of the last saved frame up to the one it speaks of, or
+    /// zero if there is none.
+    pub write: &'b dyn Fn(&Path, u64) -> io::Result<()>,
+}
+
 /// What was saved and what was lost.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SalvageReport {
@@ -118,13 +128,15 @@ fn beside(dir: &Path, suffix: &str) -> PathBuf {
     path.into()
 }
 
-/// Salvages a journal that nobody has open. The arguments are those of [`Journal::open`].
+/// Salvages a journal that nobody has open, and what its owner keeps beside the segments. The other arguments are those of
+/// [`Journal::open`].
 pub fn salvage<D: Disk>(
     disk: &Arc<D>,
     dir: &Path,
     options: Options,
     incarnation: u64,
     now_ms: u64,
+    beside: Option<Beside<'_>>,
 ) -> Result<SalvageReport, SalvageError> {
     let output = output_dir(dir);
     if let Some(report) = finish_swap(&**disk, dir, &output)? {
@@ -149,12 +161,17 @@ pub fn salvage<D: Disk>(
         held: None,
         last: None,
         bad: None,
+        spoken_of: (beside.as_ref().map_or(0, |beside| beside.sequence), 0),
         report: SalvageReport::default(),
     };
     for file in &layout.segments {
         rescue.segment(file)?;
     }
-    let mut report = rescue.finish()?;
+    rescue.spoken_of()?;
+    let (mut report, sequence) = rescue.finish()?;
+    if let Some(beside) = beside {
+        (beside.write)(&output, sequence).map_err(fault("write into", &output))?;
+    }
     report.damaged_dir = Some(swap(&**disk, dir, &output)?);
     Ok(report)
 }
@@ -176,6 +193,8 @@ struct Rescue<'a, D: Disk> {
     last: Option<u64>,
     /// Bytes without a frame since then, and how many records the footer knows in them.
     bad: Option<Bad>,
+    /// The sequence that the file beside the segments speaks of, and what it is in the new journal.
+    spoken_of: (u64, u64),
     report: SalvageReport,
 }
 
@@ -239,6 +258,14 @@ impl<D: Disk> Rescue<'_, D> {
         Ok(())
     }
 
+    /// What is spoken of was durable, also where no segment is left to say so.
+    fn spoken_of(&mut self) -> Result<(), SalvageError> {
+        if self.spoken_of.0 > 0 {
+            self.last.get_or_insert(0);
+        }
+        self.missing(self.origin.above, self.spoken_of.0 + 1)
+    }
+
     fn frame(&mut self, frame: Frame) -> Result<(), SalvageError> {
         // A frame copied by an interrupted open is there twice, alike.
         if self.last.is_some_and(|last| frame.at.sequence <= last) {
@@ -280,9 +307,12 @@ impl<D: Disk> Rescue<'_, D> {
         let origin = Origin { sequence: frame.at.sequence + 1, prev_crc: frame.head.prev_crc, ..self.origin };
         let journal = self.journal(origin)?;
         // An erased body keeps the CRC of what it was, so that it still reads as erased.
-        journal.append_with(frame.time_ms, &records, |index| kept[index].1)?;
+        let at = journal.append_with(frame.time_ms, &records, |index| kept[index].1)?;
         journal.publish_unsynced();
         seal_full(journal)?;
+        if frame.at.sequence <= self.spoken_of.0 {
+            self.spoken_of.1 = at.sequence;
+        }
         self.report.frames += 1;
         self.report.records += records.len() as u64;
         Ok(())
@@ -304,8 +334,9 @@ impl<D: Disk> Rescue<'_, D> {
         Ok(self.journal.as_mut().expect("it was just set"))
     }
 
-    /// Writes the last frame if it is whole, and makes all durable.
-    fn finish(mut self) -> Result<SalvageReport, SalvageError> {
+    /// Writes the last frame if it is whole, and makes all durable. Also says what became of the sequence that the file beside
+    /// the segments speaks of.
+    fn finish(mut self) -> Result<(SalvageReport, u64), SalvageError> {
         if let Some(last) = self.held.take_if(|last| last.is_intact()) {
             self.write(&last)?;
         }
@@ -315,7 +346,7 @@ impl<D: Disk> Rescue<'_, D> {
         journal.append_batch(now_ms, &[])?;
         journal.sync()?;
         seal_full(journal)?;
-        Ok(self.report)
+        Ok((self.report, self.spoken_of.1))
     }
 
     /// How many records a sealed segment's footer has in these bytes.

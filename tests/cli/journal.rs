@@ -151,7 +151,7 @@ fn a_damaged_body_is_found_salvaged_and_named() {
     built.journal(&["dump"]).expect(1);
 
     let json = built.journal(&["salvage", "--json"]).expect(1).json();
-    assert_eq!(keys(&json), ["damaged_dir", "frames", "lost", "lost_records", "rebuilt", "records"]);
+    assert_eq!(keys(&json), ["checkpoint_lost", "damaged_dir", "frames", "lost", "lost_records", "rebuilt", "records"]);
     let lost = &json["lost_records"][0];
     assert_eq!(keys(lost), ["index", "key", "kind", "offset", "segment", "sequence"]);
     assert_eq!((&lost["key"], &lost["kind"]), (&built.ids[1].to_string().into(), &"accepted".into()), "{json}");
@@ -286,4 +286,8 @@ fn a_damaged_checkpoint_is_refused_only_where_it_is_needed_and_says_what_to_do()
     std::fs::rename(&checkpoint, checkpoint.with_extension("away")).unwrap();
     let json = built.journal(&["rebuild", "--json"]).expect(0).json();
     assert_eq!((&json["pending"], &json["dedup_keys"]), (&3.into(), &4.into()), "{json}");
+    std::fs::write(&checkpoint, "no checkpoint").unwrap();
+    let json = built.journal(&["salvage", "--json"]).expect(1).json();
+    assert_eq!((&json["checkpoint_lost"], &json["rebuilt"]["pending"]), (&true.into(), &3.into()), "{json}");
+    built.journal(&["salvage"]).expect(0);
 }

@@ -10,8 +10,7 @@ use postrider::core::delivery::{Next, Pending};
 use postrider::core::event::DedupKey;
 use postrider::core::limits::StoreLimits;
 use postrider::env::RealDisk;
-use postrider::journal::salvage;
-use postrider::store::embedded::journal_options;
+use postrider::store::embedded::salvage;
 use postrider::store::{Store, StoreError};
 
 use crate::story::{Habits, Story};
@@ -294,10 +293,9 @@ fn a_key_space_from_before_a_salvage_is_built_anew() {
     let picture = runtime.block_on(Picture::of(&home.open(), &keys));
     let scene = Scene { home, keys, picture };
     let rebuilt = scene.survives("after a salvage", |index| {
-        let journal = index.with_file_name("journal");
-        let options = journal_options(&limits());
-        let report = salvage(&Arc::new(RealDisk), &journal, options, 99, START_MS).unwrap();
-        assert!(report.lost.is_empty() && report.records > 0);
+        let data = index.parent().unwrap();
+        let salvaged = salvage(&Arc::new(RealDisk), data, &limits(), 99, START_MS).unwrap();
+        assert!(!salvaged.has_losses() && salvaged.journal.records > 0);
     });
     assert!(rebuilt);
 }

@@ -267,7 +267,7 @@ fn reads_as_written_or_not(scene: &Scene, disk: &Arc<MemDisk>, segment: u64, par
 /// Kept and lost are all there was, and the kept is as it was, byte for byte.
 fn salvaged(scene: &Scene, disk: &Arc<MemDisk>, segment: u64, at: u64, part: &Part, what: &str) {
     let options = journal_options(&limits());
-    let report = salvage(disk, dir(), options, 98, 5).unwrap_or_else(|error| panic!("{error} {what}"));
+    let report = salvage(disk, dir(), options, 98, 5, None).unwrap_or_else(|error| panic!("{error} {what}"));
     let expected = left_by(scene, &report, *part == Part::Last, what);
     let (journal, _) = Journal::open(Arc::clone(disk), dir(), options, 99, 5).unwrap();
     let mut kept: Vec<Written> =

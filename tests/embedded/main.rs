@@ -4,6 +4,7 @@
 mod backlog;
 mod backup;
 mod behind;
+mod carried;
 mod concurrency;
 mod damage;
 mod erasure;

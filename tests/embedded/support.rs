@@ -12,7 +12,7 @@ use postrider::core::fact::EndpointNote;
 use postrider::core::id::{AppId, EventId};
 use postrider::core::limits::StoreLimits;
 use postrider::env::{Disk, ManualClock, RealDisk, SeededEntropy};
-use postrider::store::embedded::{EmbeddedStore, OpenError, Opening};
+use postrider::store::embedded::{EmbeddedStore, OpenError, Opening, Salvaged, salvage};
 use postrider::store::{Accepted, Applied, AttemptRecord, DeadLetter, Delivery, Due, Store};
 
 pub use crate::store::{accept, all_events, backlog, ended, endpoint, graveyard, pending_state, state};
@@ -105,6 +105,11 @@ impl Home {
         let copy = self.beside();
         copy_dir(self.path(), copy.path());
         copy
+    }
+
+    /// Salvages what is there, without the rebuild that an operator's salvage ends with.
+    pub fn salvage(&self) -> Salvaged {
+        salvage(&Arc::new(RealDisk), self.path(), &self.limits, 99, START_MS).unwrap()
     }
 
     /// Lets the key space be built anew at the next open.

@@ -27,7 +27,7 @@ fn moved_up(mut batches: Vec<Batch>) -> Vec<Batch> {
 }
 
 fn run(disk: &Arc<MemDisk>) -> SalvageReport {
-    salvage(disk, dir(), OPTIONS, 77, 5).unwrap()
+    salvage(disk, dir(), OPTIONS, 77, 5, None).unwrap()
 }
 
 /// Batches without the empty one that ends a salvaged journal.
@@ -127,7 +127,7 @@ fn a_salvage_interrupted_at_any_operation_loses_nothing_and_can_be_run_again() {
         for seed in 0..3 {
             let disk = Arc::new(state.fork());
             disk.fail_after(count);
-            if salvage(&disk, dir(), OPTIONS, 77, 5).is_ok() {
+            if salvage(&disk, dir(), OPTIONS, 77, 5, None).is_ok() {
                 // Only operations of the closing checks above are left.
                 continue;
             }
@@ -165,7 +165,7 @@ fn the_real_disk_can_do_all_of_it() {
     assert_eq!(journal.erase(152, &|_| true).unwrap().bodies, 1);
     let before = batches(&journal);
     drop(journal);
-    let report = salvage(&disk, &path, OPTIONS, 2, 1).unwrap();
+    let report = salvage(&disk, &path, OPTIONS, 2, 1, None).unwrap();
     assert_eq!(report.frames, before.len() as u64);
     assert!(report.damaged_dir.unwrap().is_dir());
     let (journal, _) = Journal::open(disk, &path, OPTIONS, 3, 1).unwrap();

@@ -126,11 +126,14 @@ fn a_full_disk_closes_intake_and_nothing_is_lost() {
     gateway.terminate();
     let code = gateway.exit_code();
     assert!(matches!(code, Some(0 | 6)), "{code:?}\n{}", site.log());
-    // The ballast is for this start: it serves and delivers.
-    let gateway = site.start();
+    // The ballast is for this start: it serves and delivers, and takes nothing in that there may be no room for.
+    let mut gateway = site.start();
+    let refused = scene.publish_until_refused(1_000, 10_000);
     let count = taken.len();
-    scene.endpoint.take(taken);
-    gateway.kill();
+    assert!(refused.len() < 10_000, "{}", site.log());
+    scene.endpoint.take(taken.into_iter().chain(refused));
+    gateway.terminate();
+    assert_eq!(gateway.exit_code(), Some(0), "{}", site.log());
     // With room again it is as it was.
     mount.remount("size=64m");
     let mut gateway = site.start();

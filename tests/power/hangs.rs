@@ -59,3 +59,30 @@ fn a_key_space_that_hangs_ends_the_process_while_others_read() {
         assert_failed(&stage, gateway.exit_code());
     }
 }
+
+/// Readers can't give up: whoever waits for the storage holds what all others need. There is a watch for that.
+#[test]
+fn a_key_space_whose_reads_hang_ends_the_process() {
+    if number("POSTRIDER_HANGS").is_none() {
+        println!("SKIPPED: it takes two minutes; POSTRIDER_HANGS=1 runs it");
+        return;
+    }
+    let stage = Stage::new(1 << 30);
+    let path = stage.site.home().join("postrider.toml");
+    let config = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, config.replace("[limits]\n", "[limits]\ncache_bytes = \"1MiB\"\n")).unwrap();
+    let gateway = stage.start();
+    // More dedup keys than the cache holds.
+    let taken = load(&stage.site, "hang", 15_000);
+    stage.stop(gateway);
+    let mut gateway = stage.start_with(Fault { kind: "read", n: 1, errno: HANG, always: true }, "/index/");
+    stage.fault_begins();
+    // Each is looked for, and the load ends when the gateway does.
+    load(&stage.site, "hang", usize::MAX);
+    assert_failed(&stage, gateway.exit_code());
+    assert!(stage.site.log().contains("a read of the key space did not return"), "{}", stage.site.log());
+    let gateway = stage.start();
+    let again = publish(&mut api(&stage.site), &taken[0].0).unwrap();
+    assert_eq!((again.status, again.json()["id"].as_str()), (202, Some(taken[0].1.as_str())));
+    stage.stop(gateway);
+}

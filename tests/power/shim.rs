@@ -31,7 +31,7 @@ pub struct Fault {
     pub always: bool,
 }
 
-/// The error of a write or a sync that never returns.
+/// The error of a read, a write or a sync that never returns.
 pub const HANG: i32 = -2;
 
 impl std::fmt::Display for Fault {

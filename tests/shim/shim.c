@@ -7,7 +7,7 @@
 //
 // Fail: with SHIM_FAIL="KIND N ERRNO MODE" the N-th call of a kind on what lies below SHIM_DIR fails with that error, MODE
 // `once` or `always` (from then on). ERRNO 0 is a short write: half of the bytes are written. ERRNO -1 is a sync that does
-// nothing and says that it worked. ERRNO -2 is a write or a sync that never returns. With SHIM_FAIL_IN=PART only calls whose
+// nothing and says that it worked. ERRNO -2 is a read, a write or a sync that never returns. With SHIM_FAIL_IN=PART only calls whose
 // path holds that part are counted, of those on open files; with SHIM_FAIL_WHEN=FILE only while that file is there.
 //
 // With SHIM_KILL=N the process gets SIGKILL right after the N-th record.
@@ -290,7 +290,9 @@ EXPORT ssize_t sendmsg(int fd, const struct msghdr *message, int flags) {
 
 static ssize_t do_read(int fd) {
     pthread_mutex_lock(&lock);
-    long fine = is_tracked(fd) && fails_on(K_READ, fd) ? failed(K_READ) : 0;
+    int bad = is_tracked(fd) && fails_on(K_READ, fd);
+    if (bad && fail_errno == HANG) hang();
+    long fine = bad ? failed(K_READ) : 0;
     pthread_mutex_unlock(&lock);
     return fine;
 }

@@ -12,8 +12,8 @@ use crate::cli::out::Out;
 use crate::core::fact::kind;
 use crate::core::id::EventId;
 use crate::env::{Clock as _, Entropy as _, RealClock, RealDisk, RealEntropy};
-use crate::journal::{Lost, LostRecord, SalvageError, SalvageReport, salvage};
-use crate::store::embedded::journal_options;
+use crate::journal::{Lost, LostRecord, SalvageError};
+use crate::store::embedded::{Salvaged, salvage};
 
 /// What `--help` says last.
 pub(super) const EXAMPLES: &str = "Examples:
@@ -22,7 +22,7 @@ pub(super) const EXAMPLES: &str = "Examples:
 
 The damaged journal is kept beside the new one as `journal.damaged-<n>`. Exits with 1 when something was lost. --json prints \
 one object: frames, records, lost (segment, bytes, first_sequence, last_sequence, keyed_records), lost_records (segment, \
-offset, sequence, index, kind, key), damaged_dir, and rebuilt as `journal rebuild` prints it.";
+offset, sequence, index, kind, key), checkpoint_lost, damaged_dir, and rebuilt as `journal rebuild` prints it.";
 
 /// Arguments of `journal salvage`.
 #[derive(Debug, clap::Args)]
@@ -36,11 +36,12 @@ pub(in crate::cli) struct Args {
 
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
-struct Salvaged {
+struct Line {
     frames: u64,
     records: u64,
     lost: Vec<LostLine>,
     lost_records: Vec<LostRecordLine>,
+    checkpoint_lost: bool,
     damaged_dir: Option<String>,
     rebuilt: Rebuilt,
 }
@@ -66,26 +67,24 @@ struct LostRecordLine {
 
 /// Salvages.
 pub(super) fn run(args: &Args, out: &mut Out) -> Result<u8, Failure> {
-    let Stopped { config, journal, lock } = Stopped::lock(&args.store)?;
-    let options = journal_options(&config.limits.store);
+    let Stopped { config, lock, .. } = Stopped::lock(&args.store)?;
     let (incarnation, now_ms) = (RealEntropy.next_u64(), RealClock::new().wall_ms());
-    let report = salvage(&Arc::new(RealDisk), &journal, options, incarnation, now_ms);
-    let report = report.map_err(|error| failure(&error))?;
+    let salvaged = salvage(&Arc::new(RealDisk), &config.data_dir, &config.limits.store, incarnation, now_ms);
+    let salvaged = salvaged.map_err(|error| failure(&error))?;
     // What follows takes the lock itself, as it is what a start does.
     drop(lock);
     if !args.json {
-        print(&report, out)?;
+        print(&salvaged, out)?;
         // A key space that can't be built must not hide what was lost.
         out.flush()?;
     }
-    let lost = !(report.lost.is_empty() && report.lost_records.is_empty());
     let rebuilt = rebuild::rebuild(&config)?;
     if args.json {
-        out.json(&salvaged(&report, rebuilt))?;
+        out.json(&line(&salvaged, rebuilt))?;
     } else {
         out.line(rebuild::shown(&rebuilt))?;
     }
-    Ok(if lost { exit::NEGATIVE } else { exit::OK })
+    Ok(if salvaged.has_losses() { exit::NEGATIVE } else { exit::OK })
 }
 
 fn failure(error: &SalvageError) -> Failure {
@@ -98,12 +97,13 @@ fn failure(error: &SalvageError) -> Failure {
     Failure::from_error(code, error)
 }
 
-fn salvaged(report: &SalvageReport, rebuilt: Rebuilt) -> Salvaged {
-    Salvaged {
+fn line(Salvaged { journal: report, checkpoint_lost }: &Salvaged, rebuilt: Rebuilt) -> Line {
+    Line {
         frames: report.frames,
         records: report.records,
         lost: report.lost.iter().map(LostLine::from).collect(),
         lost_records: report.lost_records.iter().map(LostRecordLine::from).collect(),
+        checkpoint_lost: *checkpoint_lost,
         damaged_dir: report.damaged_dir.as_ref().map(|dir| dir.display().to_string()),
         rebuilt,
     }
@@ -134,7 +134,7 @@ impl From<&LostRecord> for LostRecordLine {
     }
 }
 
-fn print(report: &SalvageReport, out: &mut Out) -> Result<(), Failure> {
+fn print(Salvaged { journal: report, checkpoint_lost }: &Salvaged, out: &mut Out) -> Result<(), Failure> {
     for lost in report.lost.iter().map(LostLine::from) {
         let LostLine { segment, bytes, first_sequence, last_sequence, keyed_records } = lost;
         let place = bytes.map_or_else(|| "a missing file".to_owned(), |[from, to]| format!("bytes {from} to {to}"));
@@ -149,6 +149,12 @@ fn print(report: &SalvageReport, out: &mut Out) -> Result<(), Failure> {
         out.line(format_args!(
             "lost: record {index} of batch {sequence} ({kind}{key}), its body is damaged; segment {segment} byte {offset}"
         ))?;
+    }
+    if *checkpoint_lost {
+        out.line(
+            "lost: the checkpoint, it is damaged; endpoints that were disabled long ago, by an operator or by a 410, may take \
+             deliveries again",
+        )?;
     }
     out.line(format_args!("saved {} records in {} batches", report.records, report.frames))?;
     if let Some(dir) = &report.damaged_dir {

@@ -16,7 +16,7 @@ fn path(data: &Path) -> PathBuf {
 }
 
 /// Bytes that a start needs: a new segment, and something for the key space.
-fn ballast_bytes(limits: &StoreLimits) -> u64 {
+pub(super) fn ballast_bytes(limits: &StoreLimits) -> u64 {
     limits.segment_bytes + limits.segment_bytes.min(8 << 20)
 }
 

@@ -12,7 +12,8 @@ use crate::core::fact::EndpointNote;
 use crate::env::Disk;
 use crate::index::{State, TreeError};
 
-const FILE: &str = "checkpoint";
+/// Its name in the journal's directory.
+pub(super) const FILE: &str = "checkpoint";
 const MAGIC: &[u8; 4] = b"PRC1";
 
 /// What the file holds.

@@ -4,6 +4,7 @@
 //! the sync are the facts folded and the answers given, so whatever is answered or seen is durable.
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -32,6 +33,8 @@ const BURY_BATCH: usize = 4_096;
 /// Writes the journal and folds it.
 pub(super) struct Committer<D: Disk> {
     journal: Journal<D>,
+    disk: Arc<D>,
+    data: PathBuf,
     shared: Arc<Shared<D>>,
     entropy: Arc<dyn Entropy>,
     last_id: EventId,
@@ -43,13 +46,22 @@ impl<D: Disk> Committer<D> {
     /// Goes on after `last_id`.
     pub(super) fn new(
         journal: Journal<D>,
+        (disk, data): (Arc<D>, PathBuf),
         shared: Arc<Shared<D>>,
         entropy: Arc<dyn Entropy>,
         last_id: EventId,
     ) -> Self {
-        let mut committer = Self { journal, shared, entropy, last_id, segment: 0, encoded: Vec::new() };
+        let mut committer = Self { journal, disk, data, shared, entropy, last_id, segment: 0, encoded: Vec::new() };
+        committer.look_for_room();
         committer.count_journal();
         committer
+    }
+
+    /// Closes intake where there is no room for another segment. The housekeeper opens it again.
+    fn look_for_room(&self) {
+        if self.shared.disk_is_full(&self.disk, &self.data) {
+            self.shared.set_disk_full();
+        }
     }
 
     /// Carries commands out in order, in as few batches as may be. After an error the storage has failed for good.
@@ -82,6 +94,15 @@ impl<D: Disk> Committer<D> {
                 commands.push_front(command);
                 break;
             }
+            // They came in before intake was closed.
+            let command = match (command, shared.room()) {
+                (Command::Accept { reply, .. }, Err(refusal)) => {
+                    // Nobody may be waiting any more.
+                    let _ = reply.send(Err(refusal.into()));
+                    continue;
+                }
+                (command, _) => command,
+            };
             match draft.add(command, &state).map_err(|e| shared.fail(&e))? {
                 Verdict::Taken => {}
                 Verdict::NextBatch(command) => {
@@ -303,6 +324,7 @@ impl<D: Disk> Committer<D> {
         shared.counts.records.fetch_add(records.len() as u64, Ordering::Relaxed);
         if at.segment != self.segment {
             self.segment = at.segment;
+            self.look_for_room();
             self.count_journal();
         }
         Ok(at)

@@ -12,7 +12,7 @@ use crate::journal::Reader;
 
 /// The ledger of a state.
 pub(super) fn count(state: &State) -> Result<Ledger, OpenError> {
-    let mut ledger = Ledger::default();
+    let mut ledger = Ledger::of_all();
     let mut carried = Vec::new();
     each(state, event::FAMILY, |key, value| {
         if let (Some(first), Some(Entry { carried: alone, at })) = (event::parse_key(key), event::parse_value(value)) {

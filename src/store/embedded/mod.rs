@@ -7,6 +7,7 @@
 //!                                   ▼
 //!                              housekeeper: segments, checkpoints, retention, expired keys, free space
 //! ```
+//! A watch sees to it that reads of sled return.
 //!
 //! **Invariants**
 //! - One writer. Everybody else reads what it has synced and folded.
@@ -28,8 +29,10 @@ mod read;
 mod recent;
 mod recovery;
 mod retention;
+mod salvage;
 mod shared;
 mod time;
+mod watch;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -44,6 +47,7 @@ pub use backup::{BackupError, RestoreError, Restored, Summary, check, restore};
 pub use crew::Crew;
 pub use lock::{LockError, StoreLock};
 pub use recovery::{OpenError, Opened, Progress, journal_dir, journal_options};
+pub use salvage::{Salvaged, salvage};
 
 use self::applier::{Applier, Applying};
 use self::commit::Committer;
@@ -85,6 +89,9 @@ struct Threads {
     housekeeper: JoinHandle<()>,
     writer: JoinHandle<()>,
     applier: JoinHandle<()>,
+    watch: JoinHandle<()>,
+    /// While it lives the watch does.
+    watched: Sender<()>,
 }
 
 /// Those who do the store's work, before it is decided how they are driven.
@@ -131,10 +138,14 @@ impl<D: Disk> EmbeddedStore<D> {
         let (home, data) = (recovery::index_home(&opening.data), opening.data.clone());
         let (mut store, Hands { writer, housekeeper, applying }) = Self::assemble(disk, &home, opening, None)?;
         let (shared, applied) = (&store.shared, Arc::clone(&store.shared));
+        let (tree, watching) = (shared.state().tree().clone(), Arc::clone(shared));
+        let (watched, stopped) = crossbeam_channel::bounded(0);
         let threads = Threads {
             housekeeper: spawn("housekeeper", shared, &data, move || housekeeper.run())?,
             writer: spawn("writer", shared, &data, move || writer.run())?,
             applier: spawn("applier", shared, &data, move || applying.run(&applied))?,
+            watch: spawn("watch", shared, &data, move || watch::run(&tree, &watching, &stopped))?,
+            watched,
         };
         store.threads = Mutex::new(Some(threads));
         Ok(store)
@@ -163,7 +174,8 @@ impl<D: Disk> EmbeddedStore<D> {
         let (queue, commands) = Queue::new(limits.queue_items_max, limits.queue_bytes_max, bell);
         let (applier, applying) = Applier::new();
         let (chores, to_do) = crossbeam_channel::unbounded();
-        let committer = Committer::new(parts.journal, Arc::clone(&shared), entropy, parts.last_id);
+        let place = (Arc::clone(&disk), data.clone());
+        let committer = Committer::new(parts.journal, place, Arc::clone(&shared), entropy, parts.last_id);
         let writer = Writer {
             committer,
             commands,
@@ -236,6 +248,9 @@ impl<D: Disk> EmbeddedStore<D> {
         let _ = threads.writer.join();
         self.applier.stop();
         let _ = threads.applier.join();
+        // Last, as those before it may wait for a read.
+        drop(threads.watched);
+        let _ = threads.watch.join();
     }
 
     async fn ask<T>(&self, command: impl FnOnce(queue::Reply<T>) -> Command<D>) -> Result<T, StoreError> {

@@ -6,6 +6,7 @@
 
 use bytes::Bytes;
 
+use super::ballast::ballast_bytes;
 use super::draft::{DEDUP_ENTRY_BYTES, fact_bytes};
 use super::recovery::carried_bytes_max;
 use super::shared::Shared;
@@ -133,10 +134,11 @@ impl<D: Disk> Shared<D> {
     /// Whether the file system has less room than it must.
     pub(super) fn disk_is_full(&self, disk: &D, dir: &std::path::Path) -> bool {
         match disk.space(dir) {
-            // Five per cent of a small disk is a fairer floor than the configured bytes; but the next segment must fit.
+            // Five per cent of a small disk is a fairer floor than the configured bytes; but the next segment must fit, and what
+            // the key space writes meanwhile.
             Ok(space) => {
                 let floor = self.limits.free_bytes_min.min(space.total_bytes / 20);
-                space.free_bytes < floor.max(self.limits.segment_bytes)
+                space.free_bytes < floor.max(ballast_bytes(&self.limits))
             }
             Err(error) => {
                 tracing::warn!(error = %chain(&error), "the free space of the data directory can't be read");

@@ -256,21 +256,25 @@ impl<D: Disk> Shared<D> {
 
     /// Whether events may come in.
     pub(super) fn intake(&self) -> Result<(), Refusal> {
-        let limits = &self.limits;
-        {
-            let closed = self.closed();
-            if closed.stopping {
-                return Err(Refusal::Stopping);
-            }
-            if closed.journal_full {
-                return Err(Refusal::JournalFull { limit_bytes: limits.retention_bytes });
-            }
-            if closed.disk_full {
-                return Err(Refusal::DiskFull { floor_bytes: limits.free_bytes_min });
-            }
+        if self.is_stopping() {
+            return Err(Refusal::Stopping);
         }
-        if self.counts.pending.load(Ordering::Relaxed) >= limits.pending_max {
-            return Err(Refusal::PendingFull { limit: limits.pending_max });
+        self.room()?;
+        let limit = self.limits.pending_max;
+        if self.counts.pending.load(Ordering::Relaxed) >= limit {
+            return Err(Refusal::PendingFull { limit });
+        }
+        Ok(())
+    }
+
+    /// Whether there is room for events on the disk and in the journal.
+    pub(super) fn room(&self) -> Result<(), Refusal> {
+        let (closed, limits) = (self.closed(), &self.limits);
+        if closed.journal_full {
+            return Err(Refusal::JournalFull { limit_bytes: limits.retention_bytes });
+        }
+        if closed.disk_full {
+            return Err(Refusal::DiskFull { floor_bytes: limits.free_bytes_min });
         }
         Ok(())
     }

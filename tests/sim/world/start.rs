@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use postrider::env::{Clock, SeededEntropy};
-use postrider::journal::salvage;
-use postrider::store::embedded::{Crew, EmbeddedStore, OpenError, Opened, Opening, journal_dir, journal_options};
+use postrider::store::embedded::{Crew, EmbeddedStore, OpenError, Opened, Opening, salvage};
 use postrider::store::{Store, StoreError};
 
 use super::World;
@@ -123,9 +122,9 @@ impl World {
         self.disk.heal();
         self.disk.leave_room(None);
         self.keys.heal();
-        let (disk, dir) = (Arc::new(self.disk.clone()), journal_dir(&self.data));
-        let report = match salvage(&disk, &dir, journal_options(&self.shape.limits), 77, clock.wall_ms()) {
-            Ok(report) => report,
+        let disk = Arc::new(self.disk.clone());
+        let report = match salvage(&disk, &self.data, &self.shape.limits, 77, clock.wall_ms()) {
+            Ok(salvaged) => salvaged.journal,
             Err(error) => return self.stage.breach(format!("the journal can't be salvaged: {error:?}")),
         };
         self.stage.cover(Kind::Salvaged);
