@@ -132,6 +132,13 @@ struct Arrivals {
     due: Semaphore,
 }
 
+/// How far the planned times came.
+#[derive(Debug, Clone, Copy, Default)]
+struct Paced {
+    planned: u64,
+    ended_us: u64,
+}
+
 /// Runs a load to its end, or to an interrupt.
 ///
 /// # Errors
@@ -159,9 +166,8 @@ pub async fn run(target: &Target, requests: Requests, load: Load, course: &Cours
         tasks.spawn(connection(Arc::clone(&shared), stream));
     }
     shared.watch(&mut tasks, from_us).await;
-    // Without connections nobody waits for it; a panic of it would be one of this program, and is told by stderr.
-    let ended_us = pacer.map_or(until_us, |pacer| pacer.join().unwrap_or(until_us));
-    Ok(shared.ran(from_us, ended_us))
+    let paced = pacer.map(|pacer| pacer.join().map_err(|_| Failure::new(exit::STORAGE, "the pacing thread panicked")));
+    Ok(shared.ran(from_us, paced.transpose()?.unwrap_or_default()))
 }
 
 impl Shared {
@@ -195,24 +201,27 @@ impl Shared {
         arrivals.schedule.lock().unwrap_or_else(PoisonError::into_inner).next()
     }
 
-    /// Lets the planned times come, and answers when that ended. A thread of its own, as the runtime's timers are as coarse
+    /// Lets the planned times come, until the end or an interrupt. A thread of its own, as the runtime's timers are as coarse
     /// as a millisecond.
-    fn pace(&self, schedule: Schedule) -> u64 {
-        let Some(arrivals) = &self.arrivals else { return self.until_us };
+    fn pace(&self, schedule: Schedule) -> Paced {
+        let mut paced = Paced::default();
+        let Some(arrivals) = &self.arrivals else { return paced };
         for at_us in schedule.take_while(|at_us| *at_us < self.until_us) {
             if !self.sleep_until(at_us) {
                 break;
             }
             arrivals.due.add_permits(1);
+            paced.planned += 1;
         }
         self.sleep_until(self.until_us);
-        let ended_us = self.now_us().min(self.until_us);
-        while arrivals.due.available_permits() > 0 && self.now_us() < ended_us + LATE_MS * 1_000 {
+        paced.ended_us = self.now_us().min(self.until_us);
+        let late_us = paced.ended_us + LATE_MS * 1_000;
+        while self.sent.load(Ordering::Relaxed) < paced.planned && self.now_us() < late_us {
             std::thread::sleep(Duration::from_millis(1));
         }
-        // Wakes whoever waits, and leaves the count of what was not taken.
+        // Whoever still waits for a permit ends.
         arrivals.due.close();
-        ended_us
+        paced
     }
 
     /// Sleeps; false if an interrupt came.
@@ -259,19 +268,20 @@ impl Shared {
         }
     }
 
-    fn ran(&self, from_us: u64, ended_us: u64) -> Ran {
-        let mut unsent = 0;
-        if let Some(Arrivals { schedule, due }) = &self.arrivals {
-            unsent = due.available_permits();
+    fn ran(&self, from_us: u64, paced: Paced) -> Ran {
+        let sent = self.sent.load(Ordering::Relaxed);
+        let unsent = paced.planned.saturating_sub(sent);
+        if let Some(Arrivals { schedule, .. }) = &self.arrivals {
             // What was never sent waited this long at least; left out it would make the quantiles better than they are.
-            let mut schedule = schedule.lock().unwrap_or_else(PoisonError::into_inner);
-            schedule.by_ref().take(unsent).for_each(|at_us| self.latency.record(ended_us.saturating_sub(at_us)));
+            let schedule = &mut *schedule.lock().unwrap_or_else(PoisonError::into_inner);
+            let waited = schedule.take(unsent as usize).map(|at_us| paced.ended_us.saturating_sub(at_us));
+            waited.for_each(|us| self.latency.record(us));
         }
         Ran {
-            sent: self.sent.load(Ordering::Relaxed),
+            sent,
             accepted: self.accepted.load(Ordering::Relaxed),
             refused: self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone(),
-            unsent: unsent as u64,
+            unsent,
             lost: self.lost.load(Ordering::Relaxed),
             latency: self.latency.quantiles(),
             from_us,
@@ -372,6 +382,15 @@ mod tests {
         assert!(ran.unsent > 0 && ran.broken() == 0 && !ran.is_clean(), "{ran:?}");
         // A generator that waits for its turn would have measured 20 ms and some.
         assert!(ran.latency.unwrap().p90 > 100_000, "{ran:?}");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_open_loop_sends_every_request_that_is_planned() {
+        let answers = &["HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"; 1_000];
+        let target = server(answers, 0).await;
+        let ran = ran(&target, 16, Some(2_000.0)).await;
+        let planned = Schedule::new(3, 0, 2_000.0).take_while(|at_us| *at_us < 200_000).count() as u64;
+        assert_eq!((ran.sent, ran.unsent, ran.is_clean()), (planned, 0, true), "{ran:?}");
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -201,7 +201,7 @@ impl Args {
                 break;
             }
             let site = Site::own(*scenario, plan.endpoints, &program, &home.path, course).await?;
-            report.add(&site.measure(plan, course).await?);
+            measure(&site, plan, course, report).await?;
         }
         Ok(())
     }
@@ -234,9 +234,17 @@ impl Args {
         }
         let secret = secret(&self.secret)?;
         let site = Site::elsewhere(scenario, plan.endpoints, target, secret, self.sink, course).await?;
-        report.add(&site.measure(plan, course).await?);
-        Ok(())
+        measure(&site, plan, course, report).await
     }
+}
+
+async fn measure(site: &Site, plan: &Plan, course: &Course, report: &mut Report) -> Result<(), Failure> {
+    let outcome = site.measure(plan, course).await?;
+    if course.interrupt.came() {
+        report.interrupted();
+    }
+    report.add(&outcome);
+    Ok(())
 }
 
 /// What the disk does, and in a closed loop what a server does that only answers, and what many get who share the disk.
@@ -250,6 +258,9 @@ async fn references(
     let io = |error: std::io::Error| Failure::new(exit::STORAGE, format_args!("{}: {error}", dir.display()));
     let (bytes, lasts) = (plan.body_bytes, plan.load.lasts.min(REFERENCE_MAX));
     course.bar.set_message("disk");
+    if machine::file_system(dir).is_some_and(|name| name.starts_with("tmpfs")) {
+        note("the directory is in memory, where syncs cost nothing: give --data on the disk that is to be measured");
+    }
     let append = disk::append_alone(dir, bytes, lasts / 2).map_err(io)?;
     report.disk(Disk::new(dir, append, disk::overwrite_alone(dir, bytes, lasts / 2).map_err(io)?));
     if plan.load.rate.is_some() || course.interrupt.came() {
@@ -258,7 +269,10 @@ async fn references(
     report.grouped(disk::append_grouped(dir, plan.load.connections, bytes, lasts).await.map_err(io)?);
     course.bar.set_message("bare server");
     let (ran, _) = bare(&Plan { load: Load { lasts, ..plan.load }, ..*plan }, program, course).await?;
-    report.bare(&ran);
+    // An interrupt may have come before its first request.
+    if ran.sent > 0 {
+        report.bare(&ran);
+    }
     Ok(())
 }
 

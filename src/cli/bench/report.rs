@@ -146,19 +146,25 @@ impl Report {
     }
 
     pub(super) fn bare(&mut self, ran: &Ran) {
-        self.ok &= ran.is_clean();
         self.references.insert("bare", Reference { per_s: ran.per_s(), answer_us: ran.latency });
     }
 
+    /// Adds a scenario. What has not arrived by an interrupt is no error, and what it left without a request is nothing.
     pub(super) fn add(&mut self, outcome: &Outcome) {
-        self.ok &= outcome.is_clean();
         let (ran, events_per_s) = (&outcome.ran, outcome.events_per_s());
+        if self.interrupted && ran.sent == 0 {
+            return;
+        }
+        self.ok &= if self.interrupted { ran.is_clean() } else { outcome.is_clean() };
         let refused = ran.refused.iter().map(|(status, count)| Refused { status: *status, count: *count });
         let events = ran.accepted.max(1) as f64;
+        // A rate that was planned says nothing beside what is possible.
+        let references = self.references.iter().filter(|_| self.settings.rate_per_s.is_none());
+        let ratios = references.map(|(name, reference)| (*name, events_per_s / reference.per_s));
         self.scenarios.push(Row {
             name: outcome.scenario.name(),
             events_per_s,
-            ratios: self.references.iter().map(|(name, r)| (*name, events_per_s / r.per_s)).collect(),
+            ratios: ratios.collect(),
             sent: ran.sent,
             accepted: ran.accepted,
             refused: refused.collect(),
@@ -181,7 +187,7 @@ impl Report {
         });
     }
 
-    /// It was asked to end early: what is missing then is no error.
+    /// It was asked to end early.
     pub(super) fn interrupted(&mut self) {
         self.interrupted = true;
     }
@@ -366,5 +372,16 @@ mod tests {
                 (told.iter().map(|t| (*t).to_owned()).collect(), told.is_empty())
             );
         }
+    }
+
+    #[test]
+    fn what_an_interrupt_cut_off_is_no_error() {
+        let mut report = report();
+        report.interrupted();
+        report.add(&outcome(0, 5));
+        report.add(&Outcome { ran: Ran::default(), ..outcome(0, 0) });
+        assert_eq!((report.scenarios.len(), report.is_ok()), (1, true));
+        report.add(&outcome(1, 5));
+        assert!(!report.is_ok());
     }
 }
