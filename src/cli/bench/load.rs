@@ -26,6 +26,9 @@ use crate::cli::exit::{self, Failure};
 use crate::cli::interrupt::Interrupt;
 use crate::env::{Clock as _, RealClock};
 
+/// Milliseconds for a connection to be made.
+const CONNECT_TIMEOUT_MS: u64 = 5_000;
+
 /// Milliseconds after the end of a load in which answers may still come.
 const ANSWER_TIMEOUT_MS: u64 = 30_000;
 
@@ -126,9 +129,11 @@ struct Shared {
     last_us: AtomicU64,
 }
 
-/// The planned times of an open loop, in order, and how many of them have come and were not taken.
+/// The planned times of an open loop.
 struct Arrivals {
+    /// Those that were not taken, in order.
     schedule: Mutex<Schedule>,
+    /// A permit for each of them that has come; closed when no more are taken.
     due: Semaphore,
 }
 
@@ -166,6 +171,10 @@ pub async fn run(target: &Target, requests: Requests, load: Load, course: &Cours
         tasks.spawn(connection(Arc::clone(&shared), stream));
     }
     shared.watch(&mut tasks, from_us).await;
+    if let Some(arrivals) = &shared.arrivals {
+        // Where every connection was lost this ends the pacer early.
+        arrivals.due.close();
+    }
     let paced = pacer.map(|pacer| pacer.join().map_err(|_| Failure::new(exit::STORAGE, "the pacing thread panicked")));
     Ok(shared.ran(from_us, paced.transpose()?.unwrap_or_default()))
 }
@@ -216,7 +225,8 @@ impl Shared {
         self.sleep_until(self.until_us);
         paced.ended_us = self.now_us().min(self.until_us);
         let late_us = paced.ended_us + LATE_MS * 1_000;
-        while self.sent.load(Ordering::Relaxed) < paced.planned && self.now_us() < late_us {
+        while self.sent.load(Ordering::Relaxed) < paced.planned && self.now_us() < late_us && !arrivals.due.is_closed()
+        {
             std::thread::sleep(Duration::from_millis(1));
         }
         // Whoever still waits for a permit ends.
@@ -224,9 +234,10 @@ impl Shared {
         paced
     }
 
-    /// Sleeps; false if an interrupt came.
+    /// Sleeps; false if an interrupt came or no connection is left.
     fn sleep_until(&self, at_us: u64) -> bool {
-        while !self.course.interrupt.came() {
+        let is_over = || self.arrivals.as_ref().is_some_and(|arrivals| arrivals.due.is_closed());
+        while !self.course.interrupt.came() && !is_over() {
             let left_us = at_us.saturating_sub(self.now_us());
             if left_us == 0 {
                 return true;
@@ -291,7 +302,8 @@ impl Shared {
 }
 
 async fn connect(target: &Target) -> std::io::Result<TcpStream> {
-    let stream = TcpStream::connect(&target.authority).await?;
+    let connecting = TcpStream::connect(&target.authority);
+    let stream = tokio::time::timeout(Duration::from_millis(CONNECT_TIMEOUT_MS), connecting).await??;
     stream.set_nodelay(true)?;
     Ok(stream)
 }
@@ -401,10 +413,11 @@ mod tests {
             let connection = listener.accept().await;
             drop((listener, connection));
         });
-        let ran = ran(&target, 1, None).await;
-        assert_eq!((ran.sent, ran.broken(), ran.lost, ran.latency), (1, 1, 1, None));
-        let requests = Requests::published(&target, TYPE_FOR_SINK, &tag(1), BODY_BYTES_MIN);
-        let load = Load { connections: 1, rate: None, lasts: Duration::from_millis(1), seed: 1 };
-        assert!(run(&target, requests, load, &Course::default()).await.is_err());
+        // In an open loop too, which else would have been on for an hour.
+        let requests = || Requests::published(&target, TYPE_FOR_SINK, &tag(1), BODY_BYTES_MIN);
+        let load = Load { connections: 1, rate: Some(1_000.0), lasts: Duration::from_secs(3_600), seed: 1 };
+        let ran = run(&target, requests(), load, &Course::default()).await.unwrap();
+        assert_eq!((ran.sent, ran.broken(), ran.lost, ran.accepted), (1, 1, 1, 0));
+        assert!(run(&target, requests(), load, &Course::default()).await.is_err());
     }
 }
