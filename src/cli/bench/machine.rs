@@ -65,20 +65,15 @@ pub struct Probe {
 pub struct Used {
     /// Seconds of processor time.
     pub cpu_s: f64,
-    /// Bytes that the process had written, in pages.
-    pub written_bytes: u64,
-    /// Bytes written to the disk, by whomever.
+    /// Bytes written to the disk, by whomever. (`/proc/PID/io` would tell the process apart, but counts whole folios, which
+    /// are a megabyte where the kernel has large ones.)
     pub disk_bytes: u64,
 }
 
 impl Used {
     /// What came on top of `before`.
     pub fn since(&self, before: &Self) -> Self {
-        Self {
-            cpu_s: self.cpu_s - before.cpu_s,
-            written_bytes: self.written_bytes.saturating_sub(before.written_bytes),
-            disk_bytes: self.disk_bytes.saturating_sub(before.disk_bytes),
-        }
+        Self { cpu_s: self.cpu_s - before.cpu_s, disk_bytes: self.disk_bytes.saturating_sub(before.disk_bytes) }
     }
 }
 
@@ -90,11 +85,7 @@ impl Probe {
 
     /// The figures now.
     pub fn read(&self) -> Used {
-        Used {
-            cpu_s: cpu_s(&self.text("stat")).unwrap_or(0.0),
-            written_bytes: field(&self.text("io"), "write_bytes").and_then(|n| n.parse().ok()).unwrap_or(0),
-            disk_bytes: self.disk_bytes().unwrap_or(0),
-        }
+        Used { cpu_s: cpu_s(&self.text("stat")).unwrap_or(0.0), disk_bytes: self.disk_bytes().unwrap_or(0) }
     }
 
     /// Bytes of memory that the process has now.
@@ -152,7 +143,7 @@ mod tests {
     fn what_linux_writes_is_read() {
         let stat = "7 (a) b) S 1 7 7 0 -1 4194560 1 0 0 0 250 50 0 0 20 0 9 0 1 1 1";
         assert_eq!(cpu_s(stat), Some(3.0));
-        assert_eq!(field("cancelled_write_bytes: 1\nwrite_bytes: 4096\n", "write_bytes").as_deref(), Some("4096"));
+        assert_eq!(field("VmRSSX:\t1 kB\nVmRSS:\t 4096 kB\n", "VmRSS").as_deref(), Some("4096 kB"));
         assert_eq!(field("model name\t: X 1\nmodel name\t: X 1\n", "model name").as_deref(), Some("X 1"));
         assert_eq!((kilobytes("2 kB"), kilobytes("2")), (Some(2_048), None));
         let mounts = "22 1 0:5 / /proc rw - proc proc rw\n23 1 254:1 / / rw,relatime shared:1 - ext4 /dev/vda1 rw\n";
