@@ -15,8 +15,6 @@ pub struct Options {
     pub rounds: usize,
     /// Connections of each point.
     pub connections: Vec<usize>,
-    /// Events of one full cycle.
-    pub cycle_events: u64,
     /// Parts of names; what holds none of them is left out. Empty leaves nothing out.
     pub only: Vec<String>,
 }
@@ -27,8 +25,7 @@ pub const HELP: &str = "Options after `cargo bench --bench gateway --`:
   --warm-up S          before it [default: 0.7]
   --rounds N           rounds that the medians are taken of [default: 3]
   --connections A,B    [default: 1,16,64,256]
-  --events N           events of a full cycle [default: 30000]
-  WORD…                only what has such a word in its name: bare, disk, plain, inbound, cycle";
+  WORD…                only what has such a word in its name: bare, disk, plain, inbound, cycle, fan-out";
 
 impl Options {
     /// Reads them; `None` asks for help.
@@ -38,7 +35,6 @@ impl Options {
             warm_up: Duration::from_millis(700),
             rounds: 3,
             connections: vec![1, 16, 64, 256],
-            cycle_events: 30_000,
             only: Vec::new(),
         };
         let mut arguments = arguments;
@@ -51,7 +47,6 @@ impl Options {
                 "--seconds" => options.measured = Duration::try_from_secs_f64(value()?.parse()?)?,
                 "--warm-up" => options.warm_up = Duration::try_from_secs_f64(value()?.parse()?)?,
                 "--rounds" => options.rounds = value()?.parse()?,
-                "--events" => options.cycle_events = value()?.parse()?,
                 "--connections" => {
                     options.connections = value()?.split(',').map(str::parse).collect::<Result<_, _>>()?;
                 }

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use postrider::cli::bench::load::Ran;
+use postrider::cli::bench::machine::{Machine, Used};
 use serde_json::{Value, json};
 
-use super::load::Ran;
 use super::options::Options;
-use super::{BODY_BYTES, Error, machine};
+use super::{BODY_BYTES, Error};
 
 /// One series at one number of connections.
 type Place = (usize, &'static str);
@@ -31,20 +32,20 @@ struct Sample {
     cpu_us: Option<f64>,
     /// Of the whole disk, per answer.
     disk_bytes: Option<f64>,
-    p50_us: Option<u32>,
-    p99_us: Option<u32>,
+    p50_us: Option<u64>,
+    p99_us: Option<u64>,
 }
 
 impl Report {
-    /// Adds what a load came to.
-    pub fn add(&mut self, series: &'static str, connections: usize, ran: &Ran) {
-        let each = |total: f64| Some(total / ran.answers.max(1) as f64);
+    /// Adds what a load came to: so many answers or events per second, and what the server used for all of them.
+    pub fn add(&mut self, series: &'static str, connections: usize, ran: &Ran, rate: f64, used: &Used) {
+        let each = |total: f64| Some(total / ran.accepted.max(1) as f64);
         let sample = Sample {
-            rate: ran.rate,
-            cpu_us: each(ran.used.cpu_s * 1e6),
-            disk_bytes: each(ran.used.disk_bytes as f64),
-            p50_us: Some(ran.p50_us),
-            p99_us: Some(ran.p99_us),
+            rate,
+            cpu_us: each(used.cpu_s * 1e6),
+            disk_bytes: each(used.disk_bytes as f64),
+            p50_us: ran.latency.map(|latency| latency.p50),
+            p99_us: ran.latency.map(|latency| latency.p99),
         };
         self.push(series, connections, sample);
     }
@@ -105,7 +106,7 @@ impl Report {
             for (reference, width) in REFERENCES.into_iter().zip([7, 9, 8, 8]) {
                 let _ = write!(out, " {:>width$}", cell(self.ratio(place, reference), 2));
             }
-            let ms = |us: Option<u32>| us.map(|us| f64::from(us) / 1e3);
+            let ms = |us: Option<u64>| us.map(|us| us as f64 / 1e3);
             let _ = writeln!(
                 out,
                 " {:>8} {:>8} {:>8} {:>8}",
@@ -153,16 +154,16 @@ impl Report {
 
 /// What a machine is called in front of the table.
 pub fn headline(options: &Options) -> (String, Value) {
-    let machine = machine::describe();
+    let machine = Machine::describe();
     let text = format!(
         "{} cores, {}; bodies of {BODY_BYTES} bytes; {} rounds of {:.1} s after {:.1} s; a ratio is the median of the rounds' ratios",
-        machine["cores"],
-        machine["processor"].as_str().unwrap_or("unknown processor"),
+        machine.cores,
+        machine.processor,
         options.rounds,
         options.measured.as_secs_f64(),
         options.warm_up.as_secs_f64(),
     );
-    (text, machine)
+    (text, json!({"machine": machine, "postrider": env!("CARGO_PKG_VERSION")}))
 }
 
 fn median(mut values: Vec<f64>) -> Option<f64> {

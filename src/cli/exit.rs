@@ -1,6 +1,6 @@
 //! Exit codes, and what a command fails with. The numbers are a contract: scripts and supervisors act on them.
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::process::ExitCode;
 
 use super::out::note;
@@ -31,7 +31,7 @@ pub const HELP: &str = "Exit codes: 0 ok, 1 negative verdict or damage found, 2 
 
 /// Why a command ended early.
 #[derive(Debug)]
-pub(super) struct Failure {
+pub struct Failure {
     code: u8,
     message: Option<String>,
 }
@@ -65,3 +65,11 @@ impl Failure {
         ExitCode::from(self.code)
     }
 }
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.message.as_deref().unwrap_or("nobody reads the output"))
+    }
+}
+
+impl std::error::Error for Failure {}

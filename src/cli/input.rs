@@ -104,11 +104,19 @@ pub(super) fn secrets(texts: &[String]) -> Result<Vec<Secret>, Failure> {
 
 /// A bar of bytes on stderr; nothing where stderr is no terminal.
 pub(super) fn progress_bar(what: &'static str) -> ProgressBar {
+    bar("{msg} [{bar:40}] {bytes}/{total_bytes} {eta}").with_message(what)
+}
+
+/// A bar of milliseconds of which only the length is shown.
+pub(super) fn time_bar() -> ProgressBar {
+    bar("{msg:24} [{bar:40}] {percent} %")
+}
+
+fn bar(template: &str) -> ProgressBar {
     let bar = ProgressBar::new(0);
-    let style = ProgressStyle::with_template("{msg} [{bar:40}] {bytes}/{total_bytes} {eta}");
+    let style = ProgressStyle::with_template(template);
     // A template that does not parse would only cost the looks.
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    bar.set_message(what);
     bar
 }
 

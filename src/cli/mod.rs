@@ -5,6 +5,7 @@
 //! | `exit` | exit codes and failures |
 //! | `out`, `input` | what is printed and what is read |
 //! | `client`, `answers` | the management API as a client sees it |
+//! | `child`, `gateway`, `home`, `interrupt` | a gateway of one's own in a directory for one run, and the end of it |
 //! | `scheme` | the request that `verify` and `sign` look at |
 //! | the others | the command of that name |
 //!
@@ -15,6 +16,8 @@
 
 mod answers;
 mod backup;
+pub mod bench;
+mod child;
 mod client;
 mod completions;
 mod config;
@@ -24,7 +27,10 @@ mod demo;
 mod endpoint;
 mod events;
 pub mod exit;
+mod gateway;
+mod home;
 mod input;
+mod interrupt;
 mod journal;
 mod out;
 mod replay;
@@ -70,6 +76,12 @@ enum Command {
     /// webhooks, kills and restarts it in the middle, and checks what came of every attempt.
     #[command(after_help = demo::EXAMPLES)]
     Demo(demo::Args),
+    /// Measure what a gateway does on this machine
+    ///
+    /// Starts this very executable as a gateway in a temporary directory, sends it events, takes its deliveries, and
+    /// prints rates and latencies beside what a bare server and the bare disk do; or measures a gateway elsewhere.
+    #[command(after_help = bench::EXAMPLES)]
+    Bench(bench::Args),
     /// Publish an event
     ///
     /// It is stored before this returns, and then delivered, signed, to every endpoint whose event types match.
@@ -158,6 +170,7 @@ fn dispatch(command: &Command, out: &mut Out) -> Result<u8, Failure> {
     match command {
         Command::Serve(args) => serve::run(args, out),
         Command::Demo(args) => demo::run(args, out),
+        Command::Bench(args) => bench::run(args, out),
         Command::Send(args) => send::run(args, out),
         Command::Events(args) => events::run(args, out),
         Command::Deliveries(args) => deliveries::run(args, out),

@@ -5,6 +5,7 @@ use crate::support::{postrider, run};
 const COMMANDS: &[&[&str]] = &[
     &["serve"],
     &["demo"],
+    &["bench"],
     &["send"],
     &["events"],
     &["deliveries"],

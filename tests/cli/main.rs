@@ -1,5 +1,6 @@
 //! The command line from outside: the real binary, its output, its exit codes.
 
+mod bench;
 mod config;
 mod demo;
 mod gateway;

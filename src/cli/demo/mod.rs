@@ -2,7 +2,6 @@
 //!
 //! | file | owns |
 //! |---|---|
-//! | `gateway` | the real gateway as a child process: started, killed, started again |
 //! | `receiver` | the endpoints that it delivers to, good ones and bad ones |
 //! | `story` | what happens, in order |
 //! | `report` | what must have come out, and telling it |
@@ -11,17 +10,17 @@
 //! - The gateway is this very executable, run as anyone would; the demo knows no more of it than its HTTP answers.
 //! - Nothing is left behind: no process, no directory.
 
-mod gateway;
 mod receiver;
 mod report;
 mod story;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use self::receiver::Receiver;
 use self::story::Stage;
 use super::exit::{self, Failure};
-use super::out::{Out, note};
+use super::home::Home;
+use super::out::Out;
 use crate::core::secret::Secret;
 use crate::core::signature::generate_secret;
 use crate::env::{Clock as _, Entropy as _, RealClock, RealEntropy};
@@ -55,40 +54,11 @@ struct Secrets {
     endpoints: Secret,
 }
 
-/// A directory that goes when the demo ends.
-struct Home {
-    path: PathBuf,
-    keep: bool,
-}
-
-impl Home {
-    fn make(keep: bool) -> Result<Self, Failure> {
-        let path = std::env::temp_dir().join(format!("postrider-demo-{:016x}", RealEntropy.next_u64()));
-        let failure = |error| Failure::new(exit::STORAGE, format_args!("{}: {error}", path.display()));
-        let mut builder = std::fs::DirBuilder::new();
-        // Secrets are in it.
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.create(&path).map_err(failure)?;
-        Ok(Self { path, keep })
-    }
-}
-
-impl Drop for Home {
-    fn drop(&mut self) {
-        if self.keep {
-            note(format_args!("kept {}", self.path.display()));
-        } else {
-            // What can't be removed from a directory for temporary files is of no interest any more.
-            let _ = std::fs::remove_dir_all(&self.path);
-        }
-    }
-}
-
 /// Runs the demo.
 pub(super) fn run(args: &Args, out: &mut Out) -> Result<u8, Failure> {
     let clock = RealClock::new();
     let started_ms = clock.wall_ms();
-    let home = Home::make(args.keep)?;
+    let home = Home::make(&std::env::temp_dir(), "demo", args.keep)?;
     let secrets = Secrets { stripe: new_secret(), endpoints: new_secret() };
     let receiver = Receiver::start(secrets.endpoints.clone(), secrets.stripe.clone())?;
     let config = home.path.join("postrider.toml");

@@ -1,8 +1,6 @@
 //! What happens in the demo, in order, and what was seen of it.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,11 +9,12 @@ use serde::Deserialize;
 use tokio::runtime::Runtime;
 
 use super::Secrets;
-use super::gateway::Gateway;
 use super::receiver::{BROKEN, Receiver};
 use crate::cli::answers::{Attempt, DeadLetter, Delivery, List, Page, Published};
 use crate::cli::client::{self, Client, Target, parse};
 use crate::cli::exit::{self, Failure};
+use crate::cli::gateway::Gateway;
+use crate::cli::interrupt::Interrupt;
 use crate::cli::out::note;
 use crate::core::endpoint::DEFAULT_APP;
 use crate::core::headers::Headers;
@@ -95,7 +94,8 @@ pub(super) struct Stage<'a> {
     receiver: &'a Receiver,
     clock: RealClock,
     runtime: Runtime,
-    interrupted: Arc<AtomicBool>,
+    /// Without it an interrupt would end the process and leave the directory behind.
+    interrupt: Interrupt,
     acts: Vec<Act>,
 }
 
@@ -108,20 +108,18 @@ impl<'a> Stage<'a> {
     ) -> Result<Self, Failure> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.map_err(|error| Failure::from_error(exit::STORAGE, &error))?;
-        let interrupted = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&interrupted);
-        // Without this an interrupt would end the process here and leave the directory behind.
-        runtime.spawn(async move {
-            if tokio::signal::ctrl_c().await.is_ok() {
-                flag.store(true, Ordering::SeqCst);
-            }
-        });
-        Ok(Self { home: home.to_owned(), secrets, receiver, clock, runtime, interrupted, acts: Vec::new() })
+        let interrupt = Interrupt::listen(&runtime);
+        Ok(Self { home: home.to_owned(), secrets, receiver, clock, runtime, interrupt, acts: Vec::new() })
     }
 
     /// Unix milliseconds.
     pub(super) fn now_ms(&self) -> u64 {
         self.clock.wall_ms()
+    }
+
+    fn start(&self) -> Result<Gateway, Failure> {
+        let program = std::env::current_exe().map_err(|error| Failure::from_error(exit::STORAGE, &error))?;
+        Gateway::start(&program, &self.home, "info")
     }
 
     fn act(&mut self, what: &str) {
@@ -138,7 +136,7 @@ impl<'a> Stage<'a> {
     ) -> Result<T, Failure> {
         let until_ms = self.clock.mono_ms() + PATIENCE_MS;
         while self.clock.mono_ms() < until_ms {
-            if self.interrupted.load(Ordering::SeqCst) {
+            if self.interrupt.came() {
                 return Err(Failure::new(exit::NEGATIVE, "interrupted"));
             }
             if let Some(seen) = look()? {
@@ -211,7 +209,7 @@ impl Asking {
 /// Plays the story.
 pub(super) fn play(stage: &mut Stage<'_>) -> Result<Played, Failure> {
     stage.act("the gateway starts");
-    let gateway = Gateway::start(&stage.home)?;
+    let gateway = stage.start()?;
     let asking = Asking::new(&gateway)?;
 
     stage.act("Stripe sends a signed webhook");
@@ -233,10 +231,11 @@ pub(super) fn play(stage: &mut Stage<'_>) -> Result<Played, Failure> {
     let pending_at_kill = tried.iter().filter(|delivery| delivery.status == "pending").count();
     stage.act("the app publishes order.shipped, and with its answer the gateway is killed (SIGKILL)");
     let shipped = asking.publish("order.shipped", SHIPPED)?;
-    gateway.kill();
+    // As a power cut would end it: by SIGKILL.
+    drop(gateway);
 
     stage.act("the gateway starts again");
-    let gateway = Gateway::start(&stage.home)?;
+    let gateway = stage.start()?;
     let asking = Asking::new(&gateway)?;
     let ids = [invoice.id.as_str(), created.id.as_str(), shipped.id.as_str()];
     let settled = stage.wait_for(&gateway, "every delivery came to its end", || {
