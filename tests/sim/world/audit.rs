@@ -19,6 +19,9 @@ const PAGE: usize = 20;
 /// Those of the store. Unreadable is one only where nothing is damaged.
 pub async fn audit(store: &Watched, endpoints: &[EndpointId], settled: bool) -> Result<(), StoreError> {
     let listed = listed(store, settled).await?;
+    if let (true, Some(listed)) = (settled, &listed) {
+        lock(&store.model).decide(listed);
+    }
     let known = lock(&store.model).ids();
     let mut states = BTreeMap::new();
     for id in known {
