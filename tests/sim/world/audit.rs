@@ -26,7 +26,11 @@ pub async fn audit(store: &Watched, endpoints: &[EndpointId], settled: bool) -> 
     let mut states = BTreeMap::new();
     for id in known {
         match store.event(id).await {
-            Ok(Some(_)) => {
+            Ok(Some(event)) => {
+                if settled {
+                    lock(&store.model).finds_content(id, event.erased);
+                    store.look_for_erased(id, event.erased);
+                }
                 if listed.as_ref().is_some_and(|listed| !listed.contains(&id)) {
                     store.stage.breach(format!("{id} is there and not listed"));
                 }

@@ -454,6 +454,13 @@ impl Model {
         }
     }
 
+    /// With nothing under way an erasure that was not answered has happened or has not.
+    pub fn finds_content(&mut self, id: EventId, erased: bool) {
+        if let Some(known) = self.events.get_mut(&id) {
+            known.content = if erased { Content::Erased } else { Content::Whole };
+        }
+    }
+
     pub fn standing_asked(&mut self, endpoint: EndpointId, word: &'static str) {
         self.standings.entry(endpoint).or_default().asked.push(word);
         if word == "removed" {

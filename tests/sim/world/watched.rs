@@ -37,7 +37,7 @@ pub const TELLING_BYTES: usize = 32;
 
 impl Watched {
     /// After an erasure no file may hold the bytes, nor hold them again after a power cut.
-    fn look_for_erased(&self, id: EventId, erased: bool) {
+    pub fn look_for_erased(&self, id: EventId, erased: bool) {
         let model = lock(&self.model);
         let new = model.known(id).map(|known| &known.new);
         let told = new.filter(|new| new.event_type.as_deref() == Some(UNIQUE) && new.body.len() >= TELLING_BYTES);
