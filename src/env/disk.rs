@@ -46,30 +46,26 @@ pub trait Disk: Send + Sync + 'static {
     /// Room on the file system that holds this directory.
     fn space(&self, dir: &Path) -> io::Result<Space>;
 
-    /// Makes a directory and its missing parents, durably. An empty one may be that of a process which died before its name was
-    /// durable, so that is seen to again; where that isn't allowed, whoever made the directory answers for its name.
+    /// Makes a directory and its missing parents, durably, and each before the next: so of a process that died over it only an
+    /// empty directory may have a name that is not durable. That is seen to again; where that isn't allowed, whoever made the
+    /// directory answers for its name.
     fn make_dir(&self, dir: &Path) -> io::Result<()> {
-        let mut unsure = Vec::new();
+        let mut missing = Vec::new();
         for ancestor in dir.ancestors().filter(|path| !path.as_os_str().is_empty()) {
             match self.list(ancestor) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => unsure.push((ancestor, true)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => missing.push(ancestor),
                 Err(error) => return Err(error),
-                Ok(names) => {
-                    unsure.extend(names.is_empty().then_some((ancestor, false)));
-                    break;
-                }
+                Ok(names) if names.is_empty() => match self.sync_dir(parent(ancestor)) {
+                    Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(error),
+                    _ => break,
+                },
+                Ok(_) => break,
             }
         }
-        if unsure.iter().any(|(_, missing)| *missing) {
-            self.create_dir_all(dir)?;
-        }
-        for (path, made) in unsure {
-            match self.sync_dir(parent(path)) {
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !made => {}
-                synced => synced?,
-            }
-        }
-        Ok(())
+        missing.into_iter().rev().try_for_each(|path| {
+            self.create_dir_all(path)?;
+            self.sync_dir(parent(path))
+        })
     }
 
     /// A whole file's content.
@@ -232,8 +228,76 @@ impl DiskFile for File {
 
 #[cfg(test)]
 mod tests {
-    use super::{Disk, DiskFile, RealDisk};
+    use super::{Disk, DiskFile, RealDisk, Space, parent};
+    use std::fs::File;
     use std::io;
+    use std::path::{Path, PathBuf};
+    use std::sync::Mutex;
+
+    /// Remembers which directories were synced, and fails at the sync of this number.
+    struct Syncs {
+        done: Mutex<Vec<PathBuf>>,
+        fails_at: usize,
+    }
+
+    impl Disk for Syncs {
+        type File = File;
+
+        fn create_new(&self, path: &Path) -> io::Result<File> {
+            RealDisk.create_new(path)
+        }
+
+        fn open(&self, path: &Path, write: bool) -> io::Result<File> {
+            RealDisk.open(path, write)
+        }
+
+        fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+            RealDisk.list(dir)
+        }
+
+        fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+            RealDisk.rename(from, to)
+        }
+
+        fn unlink(&self, path: &Path) -> io::Result<()> {
+            RealDisk.unlink(path)
+        }
+
+        fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+            RealDisk.create_dir_all(dir)
+        }
+
+        fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+            let mut done = self.done.lock().unwrap();
+            if done.len() == self.fails_at {
+                return Err(io::Error::other("told to fail"));
+            }
+            done.push(dir.to_owned());
+            Ok(())
+        }
+
+        fn space(&self, dir: &Path) -> io::Result<Space> {
+            RealDisk.space(dir)
+        }
+    }
+
+    #[test]
+    fn whenever_the_making_of_directories_ends_the_next_time_makes_every_name_durable() {
+        for fails_at in 0..4 {
+            let home = tempfile::tempdir().unwrap();
+            // So that nobody doubts its own name.
+            RealDisk.create_new(&home.path().join("other")).unwrap();
+            let dir = home.path().join("a/b/c");
+            let disk = Syncs { done: Mutex::default(), fails_at };
+            assert_eq!(disk.make_dir(&dir).is_err(), fails_at < 3);
+            let disk = Syncs { fails_at: usize::MAX, ..disk };
+            disk.make_dir(&dir).unwrap();
+            let done = disk.done.into_inner().unwrap();
+            for made in dir.ancestors().take(3) {
+                assert!(done.iter().any(|synced| synced == parent(made)), "{}, {fails_at}", made.display());
+            }
+        }
+    }
 
     #[test]
     fn a_real_file_is_written_replaced_listed_and_removed() {

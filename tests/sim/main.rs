@@ -20,7 +20,7 @@ const SEEDS: u64 = 60;
 const FAILURES_MAX: usize = 10;
 
 /// From so many seeds on every kind of fault and state must have happened.
-const COVERS_ALL: u64 = 500;
+const COVERS_ALL: u64 = 2_000;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("expected a number in {name}: {text}")))

@@ -43,7 +43,7 @@ use std::thread::JoinHandle;
 use crossbeam_channel::Sender;
 use tokio::sync::{Notify, Semaphore, oneshot};
 
-pub use backup::{BackupError, RestoreError, Restored, Summary, check, restore};
+pub use backup::{BackupError, RestoreError, Restored, Summary, check, restore, restore_on};
 pub use crew::Crew;
 pub use lock::{LockError, StoreLock};
 pub use recovery::{OpenError, Opened, Progress, journal_dir, journal_options};

@@ -46,6 +46,8 @@ pub enum Act {
     FailIndex { full: bool },
     /// A bit flips in what has long been written.
     Flip { which: u64, at: u64, bit: u8, checkpoint: bool },
+    /// A backup is taken.
+    BackUp,
     /// Everything is looked at.
     Audit,
     /// The process ends.
@@ -115,7 +117,8 @@ impl Act {
             18 if dice.one_in(3) => {
                 Self::Flip { which: dice.next(), at: dice.next(), bit: dice.below(8) as u8, checkpoint: dice.one_in(4) }
             }
-            _ => Self::KeepHouse,
+            18 => Self::KeepHouse,
+            _ => Self::BackUp,
         }
     }
 }

@@ -19,11 +19,18 @@ const PAGE: usize = 20;
 /// Those of the store. Unreadable is one only where nothing is damaged.
 pub async fn audit(store: &Watched, endpoints: &[EndpointId], settled: bool) -> Result<(), StoreError> {
     let listed = listed(store, settled).await?;
+    if let (true, Some(listed)) = (settled, &listed) {
+        lock(&store.model).decide(listed);
+    }
     let known = lock(&store.model).ids();
     let mut states = BTreeMap::new();
     for id in known {
         match store.event(id).await {
-            Ok(Some(_)) => {
+            Ok(Some(event)) => {
+                if settled {
+                    lock(&store.model).finds_content(id, event.erased);
+                    store.look_for_erased(id, event.erased);
+                }
                 if listed.as_ref().is_some_and(|listed| !listed.contains(&id)) {
                     store.stage.breach(format!("{id} is there and not listed"));
                 }

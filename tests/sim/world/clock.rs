@@ -41,3 +41,9 @@ impl Clock for SimClock {
         self.origin.elapsed().as_millis() as u64 + self.disk.busy_ms() - self.busy_before_ms
     }
 }
+
+/// The runtime's time. It goes on only when everybody waits, so what happened at an earlier one has been heard by all.
+#[allow(clippy::disallowed_methods, reason = "the paused time of the run's runtime")]
+pub fn round() -> tokio::time::Instant {
+    tokio::time::Instant::now()
+}

@@ -5,7 +5,6 @@
 //! and any prefix of the unsynced changes of names. A killed process loses nothing that it wrote. A failed sync drops its
 //! pages: a reader still sees them, and they are never written.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -14,7 +13,9 @@ use postrider::env::{Disk, DiskFile, Space};
 use tokio::sync::Notify;
 
 use super::coverage::Kind;
-use super::stage::{Dice, Stage, lock};
+use super::inode::{Change, Inode};
+use super::names::{NameChange, Names};
+use super::stage::{Stage, lock};
 
 /// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,14 +52,11 @@ pub struct SimFile {
     name: String,
 }
 
-type Names = BTreeMap<PathBuf, Arc<Mutex<Inode>>>;
-
 #[derive(Default)]
 struct State {
     names: Names,
     durable_names: Names,
     name_changes: Vec<NameChange>,
-    dirs: BTreeSet<PathBuf>,
     changes: u64,
     reads: u64,
     armed: Option<Armed>,
@@ -73,29 +71,19 @@ struct State {
     busy_ms: u64,
 }
 
-#[derive(Clone)]
-enum NameChange {
-    Link(PathBuf, Arc<Mutex<Inode>>),
-    Unlink(PathBuf),
-}
-
-#[derive(Default)]
-struct Inode {
-    content: Vec<u8>,
-    durable: Vec<u8>,
-    unsynced: Vec<Change>,
-    sync_failed: bool,
-}
-
-enum Change {
-    Write(u64, Vec<u8>),
-    Length(u64),
-}
-
 impl SimDisk {
-    pub fn new(stage: Arc<Stage>) -> Self {
-        let state = State { capacity: u64::MAX / 2, ..State::default() };
-        Self { stage, state: Arc::new(Mutex::new(state)), died: Arc::default() }
+    /// An empty disk, on which `home` is a directory.
+    pub fn new(stage: Arc<Stage>, home: &Path) -> Self {
+        let disk = Self { stage, state: Arc::default(), died: Arc::default() };
+        disk.replace(home);
+        disk
+    }
+
+    /// Puts an empty disk in the place of this one. It has the time that this one had.
+    pub fn replace(&self, home: &Path) {
+        let mut state = lock(&self.state);
+        let (names, durable_names, busy_ms) = (Names::below(home), Names::below(home), state.busy_ms);
+        *state = State { names, durable_names, busy_ms, capacity: u64::MAX / 2, ..State::default() };
     }
 
     /// Lets `after` more changing operations succeed before the fault strikes.
@@ -118,6 +106,11 @@ impl SimDisk {
 
     pub fn slow_down(&self, sync_ms: u64) {
         lock(&self.state).sync_ms = sync_ms;
+    }
+
+    /// Changing operations so far.
+    pub fn changes(&self) -> u64 {
+        lock(&self.state).changes
     }
 
     /// Milliseconds that syncs have taken.
@@ -148,7 +141,7 @@ impl SimDisk {
         let mut state = lock(&self.state);
         (state.armed, state.dead, state.broken, state.struck) = (None, None, false, false);
         // Pages that were never written stay readable until the system wants their memory.
-        for inode in state.names.values() {
+        for inode in state.names.files.values() {
             let mut inode = lock(inode);
             if std::mem::take(&mut inode.sync_failed) && self.stage.dice().one_in(2) {
                 inode.forget_pages();
@@ -167,8 +160,9 @@ impl SimDisk {
             self.stage.cover(Kind::NameLost);
         }
         changes.iter().take(kept).for_each(|change| change.apply(&mut state.durable_names));
+        state.durable_names.forget_orphans();
         state.names = state.durable_names.clone();
-        for inode in state.names.values() {
+        for inode in state.names.files.values() {
             lock(inode).cut_power(&self.stage, &mut dice, sector, keep);
         }
     }
@@ -176,15 +170,19 @@ impl SimDisk {
     /// Files of a directory with their lengths, in order.
     pub fn files(&self, dir: &Path) -> Vec<(PathBuf, u64)> {
         let state = lock(&self.state);
-        let inside = state.names.iter().filter(|(path, _)| path.parent() == Some(dir));
+        let inside = state.names.files.iter().filter(|(path, _)| path.parent() == Some(dir));
         inside.map(|(path, inode)| (path.clone(), lock(inode).content.len() as u64)).collect()
+    }
+
+    pub fn is_dir(&self, path: &Path) -> bool {
+        lock(&self.state).names.dirs.contains(path)
     }
 
     /// A file that holds these bytes, or would after a power cut.
     pub fn find(&self, bytes: &[u8]) -> Option<String> {
         let state = lock(&self.state);
         let holds = |content: &[u8]| content.windows(bytes.len()).any(|window| window == bytes);
-        let mut all = state.names.iter().chain(&state.durable_names);
+        let mut all = state.names.files.iter().chain(&state.durable_names.files);
         let found = all.find(|(_, inode)| {
             let inode = lock(inode);
             holds(&inode.content) || holds(&inode.durable)
@@ -195,7 +193,7 @@ impl SimDisk {
     /// Flips one bit of a file, for readers and for good.
     pub fn flip(&self, path: &Path, offset: u64, bit: u8) {
         let state = lock(&self.state);
-        let mut inode = lock(&state.names[path]);
+        let mut inode = lock(&state.names.files[path]);
         let inode = &mut *inode;
         for bytes in [&mut inode.content, &mut inode.durable] {
             if let Some(byte) = bytes.get_mut(offset as usize) {
@@ -277,127 +275,13 @@ impl SimDisk {
 
 impl State {
     fn used(&self) -> u64 {
-        self.names.values().map(|inode| lock(inode).content.len() as u64).sum()
+        self.names.files.values().map(|inode| lock(inode).content.len() as u64).sum()
     }
 
     fn relink(&mut self, change: NameChange) {
         change.apply(&mut self.names);
         self.name_changes.push(change);
     }
-}
-
-impl NameChange {
-    fn apply(&self, names: &mut Names) {
-        match self {
-            Self::Link(path, inode) => {
-                // A file has one name, so a link of one that has another is a rename, and atomic.
-                names.retain(|_, other| !Arc::ptr_eq(other, inode));
-                names.insert(path.clone(), Arc::clone(inode));
-            }
-            Self::Unlink(path) => drop(names.remove(path)),
-        }
-    }
-
-    fn dir(&self) -> Option<&Path> {
-        match self {
-            Self::Link(path, _) | Self::Unlink(path) => path.parent(),
-        }
-    }
-}
-
-impl Inode {
-    fn sync(&mut self) {
-        for change in std::mem::take(&mut self.unsynced) {
-            change.apply(&mut self.durable);
-        }
-    }
-
-    /// What a reader sees once the pages of a failed sync are gone.
-    fn forget_pages(&mut self) {
-        self.content.clone_from(&self.durable);
-        self.unsynced.iter().for_each(|change| change.apply(&mut self.content));
-    }
-
-    fn cut_power(&mut self, stage: &Stage, dice: &mut Dice, sector: usize, keep: u64) {
-        let mut lost_before = false;
-        for change in std::mem::take(&mut self.unsynced) {
-            let (kept, lost) = change.tear(&mut self.durable, sector, |_| {
-                let keeps = dice.below(256) < keep;
-                if keeps && lost_before {
-                    stage.cover(Kind::Reordered);
-                }
-                lost_before |= !keeps;
-                keeps
-            });
-            if lost > 0 && self.durable.len() < change.end() {
-                stage.cover(Kind::LengthLost);
-            }
-            if let Change::Length(_) = change {
-                continue;
-            }
-            if kept > 0 {
-                stage.cover(Kind::WriteKept);
-            }
-            if lost > 0 {
-                stage.cover(Kind::WriteLost);
-            }
-            if kept > 0 && lost > 0 {
-                stage.cover(if sector == 512 { Kind::Torn512 } else { Kind::Torn4096 });
-            }
-        }
-        self.content.clone_from(&self.durable);
-    }
-}
-
-impl Change {
-    /// Where the file would end at least.
-    fn end(&self) -> usize {
-        match self {
-            Self::Length(len) => *len as usize,
-            Self::Write(offset, data) => *offset as usize + data.len(),
-        }
-    }
-
-    fn apply(&self, content: &mut Vec<u8>) {
-        match self {
-            Self::Length(len) => content.resize(*len as usize, 0),
-            Self::Write(offset, data) => put(content, *offset as usize, data),
-        }
-    }
-
-    /// Applies the pieces that `keep` keeps; how many those are, and how many it does not.
-    fn tear(&self, content: &mut Vec<u8>, sector: usize, mut keep: impl FnMut(usize) -> bool) -> (u32, u32) {
-        let (mut kept, mut lost) = (0, 0);
-        match self {
-            Self::Length(_) if keep(0) => {
-                self.apply(content);
-                kept = 1;
-            }
-            Self::Length(_) => lost = 1,
-            Self::Write(offset, data) => {
-                let (mut at, mut rest) = (*offset as usize, &data[..]);
-                while !rest.is_empty() {
-                    // Sectors are aligned in the file, not in the write.
-                    let (piece, after) = rest.split_at(rest.len().min(sector - at % sector));
-                    if keep(at) {
-                        put(content, at, piece);
-                        kept += 1;
-                    } else {
-                        lost += 1;
-                    }
-                    (at, rest) = (at + piece.len(), after);
-                }
-            }
-        }
-        (kept, lost)
-    }
-}
-
-fn put(content: &mut Vec<u8>, at: usize, data: &[u8]) {
-    if content.len() < at + data.len() {
-        content.resize(at + data.len(), 0);
-    }
-    content[at..at + data.len()].copy_from_slice(data);
 }
 
 fn name_of(path: &Path) -> &str {
@@ -410,7 +294,7 @@ impl Disk for SimDisk {
     fn create_new(&self, path: &Path) -> io::Result<SimFile> {
         let inode = Arc::new(Mutex::new(Inode::default()));
         self.change_name("create", path, |state| {
-            if state.names.contains_key(path) {
+            if state.names.files.contains_key(path) {
                 return Err(io::ErrorKind::AlreadyExists.into());
             }
             state.relink(NameChange::Link(path.to_owned(), Arc::clone(&inode)));
@@ -421,17 +305,17 @@ impl Disk for SimDisk {
 
     fn open(&self, path: &Path, _write: bool) -> io::Result<SimFile> {
         self.read(name_of(path))?;
-        let inode = lock(&self.state).names.get(path).cloned().ok_or(io::ErrorKind::NotFound)?;
+        let inode = lock(&self.state).names.files.get(path).cloned().ok_or(io::ErrorKind::NotFound)?;
         Ok(self.file(path, &inode))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         self.read(name_of(dir))?;
         let state = lock(&self.state);
-        if !state.dirs.contains(dir) {
+        if !state.names.dirs.contains(dir) {
             return Err(io::ErrorKind::NotFound.into());
         }
-        let inside = state.names.keys().chain(&state.dirs).filter(|path| path.parent() == Some(dir));
+        let inside = state.names.files.keys().chain(&state.names.dirs).filter(|path| path.parent() == Some(dir));
         let mut names: Vec<_> = inside.map(|path| name_of(path).to_owned()).collect();
         // A directory has no order of its own.
         if self.stage.dice().one_in(2) {
@@ -442,11 +326,11 @@ impl Disk for SimDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.change_name("rename", to, |state| {
-            if state.dirs.remove(from) {
-                state.move_dir(from, to);
+            if state.names.dirs.contains(from) {
+                state.relink(NameChange::MoveDir(from.to_owned(), to.to_owned()));
                 return Ok(());
             }
-            let inode = state.names.get(from).cloned().ok_or(io::ErrorKind::NotFound)?;
+            let inode = state.names.files.get(from).cloned().ok_or(io::ErrorKind::NotFound)?;
             state.relink(NameChange::Link(to.to_owned(), inode));
             Ok(())
         })
@@ -454,7 +338,7 @@ impl Disk for SimDisk {
 
     fn unlink(&self, path: &Path) -> io::Result<()> {
         self.change_name("unlink", path, |state| {
-            if !state.names.contains_key(path) {
+            if !state.names.files.contains_key(path) {
                 return Err(io::ErrorKind::NotFound.into());
             }
             state.relink(NameChange::Unlink(path.to_owned()));
@@ -463,22 +347,27 @@ impl Disk for SimDisk {
     }
 
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
-        let mut state = lock(&self.state);
-        let parents = dir.ancestors().filter(|path| !path.as_os_str().is_empty());
-        state.dirs.extend(parents.map(Path::to_owned));
-        Ok(())
+        let is_missing = |path: &&Path| !lock(&self.state).names.dirs.contains(*path);
+        let mut missing: Vec<_> = dir.ancestors().take_while(is_missing).collect();
+        missing.reverse();
+        missing.into_iter().try_for_each(|path| {
+            self.change_name("make directory", path, |state| {
+                state.relink(NameChange::MakeDir(path.to_owned()));
+                Ok(())
+            })
+        })
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         self.change_name("sync names", dir, |state| {
             let changes = std::mem::take(&mut state.name_changes);
-            for change in changes {
-                if change.dir() == Some(dir) {
-                    change.apply(&mut state.durable_names);
-                } else {
-                    state.name_changes.push(change);
-                }
+            let (mine, mut others): (Vec<_>, Vec<_>) =
+                changes.into_iter().partition(|change| change.dir() == Some(dir));
+            for change in mine {
+                change.apply(&mut state.durable_names);
+                others.iter_mut().for_each(|other| other.follow(&change));
             }
+            state.name_changes = others;
             Ok(())
         })
     }
@@ -487,20 +376,6 @@ impl Disk for SimDisk {
         let state = lock(&self.state);
         let free_bytes = state.capacity.saturating_sub(state.used());
         Ok(Space { free_bytes, total_bytes: state.capacity })
-    }
-}
-
-impl State {
-    /// Directories are renamed durably and at once, with all they hold.
-    fn move_dir(&mut self, from: &Path, to: &Path) {
-        self.dirs.insert(to.to_owned());
-        for names in [&mut self.names, &mut self.durable_names] {
-            let moved = std::mem::take(names).into_iter().map(|(path, inode)| match path.strip_prefix(from) {
-                Ok(name) => (to.join(name), inode),
-                Err(_) => (path, inode),
-            });
-            *names = moved.collect();
-        }
     }
 }
 

@@ -33,6 +33,8 @@ pub struct Life {
     pub store: Arc<Watched>,
     /// Up to how many milliseconds the writer takes before each batch.
     pub pace_ms: Arc<AtomicU64>,
+    /// What the disk had taken from everybody when the life began.
+    pub busy_before_ms: u64,
     stop: watch::Sender<Stop>,
     engine: JoinHandle<Result<Drained, EngineError>>,
     crew: JoinHandle<Crew<SimDisk>>,
@@ -70,7 +72,8 @@ impl Life {
         let engine = Engine::new(Arc::clone(&store), courier, catalog, limits, Arc::default(), entropy);
         let (stop, stopped) = watch::channel(Stop::No);
         let engine = tokio::spawn(engine.run(stopped));
-        Ok(Self { store, pace_ms, stop, engine, crew, dismiss })
+        let busy_before_ms = world.disk.busy_ms();
+        Ok(Self { store, pace_ms, busy_before_ms, stop, engine, crew, dismiss })
     }
 
     /// Ends as it was told to. After a kill there is nothing to be done: everything is dropped as it is.

@@ -9,12 +9,15 @@
 
 mod act;
 mod audit;
+mod backup;
 mod clock;
 pub mod coverage;
 mod disk;
+mod inode;
 mod life;
 pub mod logs;
 mod model;
+mod names;
 mod net;
 mod shape;
 mod stage;
@@ -40,6 +43,7 @@ use tokio::time::sleep;
 
 use self::act::{Act, Ending};
 use self::audit::audit;
+use self::backup::Backups;
 use self::coverage::{Coverage, Kind};
 use self::disk::{Fault, SimDisk};
 use self::life::{Life, failure};
@@ -81,7 +85,10 @@ pub struct World {
     model: Arc<Mutex<Model>>,
     moods: Arc<Mutex<BTreeMap<EndpointId, Mood>>>,
     shape: Shape,
+    /// What has always been on the disk; the data directory is in it.
+    home: PathBuf,
     data: PathBuf,
+    backups: Backups,
     /// Which endpoints the configuration names.
     configured: u8,
     /// What the time really is, and by how much the wall clock is off.
@@ -99,11 +106,11 @@ pub struct World {
     oldest: Option<PathBuf>,
 }
 
-/// One run, as the dice fall. `data` is a real directory, for the lock file alone.
-pub fn run(dice: Dice, data: PathBuf, keep_text: bool) -> Outcome {
+/// One run, as the dice fall. `home` is a real directory, for lock files alone.
+pub fn run(dice: Dice, home: PathBuf, keep_text: bool) -> Outcome {
     let stage = Arc::new(Stage::new(dice, keep_text));
     let _ = logs::take_errors();
-    let mut world = World::new(Arc::clone(&stage), data);
+    let mut world = World::new(Arc::clone(&stage), home);
     let lives = 1 + stage.dice().below(5);
     for _ in 0..lives {
         world.live();
@@ -117,19 +124,21 @@ pub fn run(dice: Dice, data: PathBuf, keep_text: bool) -> Outcome {
 }
 
 impl World {
-    fn new(stage: Arc<Stage>, data: PathBuf) -> Self {
+    fn new(stage: Arc<Stage>, home: PathBuf) -> Self {
         let shape = Shape::draw(&mut stage.dice());
-        let model = Model::new(Arc::clone(&stage), shape.windows());
+        let model = Model::new(Arc::clone(&stage), shape.terms());
         stage.note(format_args!("{shape:?}"));
         let moods = (0..ENDPOINTS).map(|n| (endpoint(n), stage.dice().pick(&[Mood::Good, Mood::Mixed, Mood::Mixed])));
         let moods = Arc::new(Mutex::new(moods.collect()));
         Self {
-            disk: SimDisk::new(Arc::clone(&stage)),
+            disk: SimDisk::new(Arc::clone(&stage), &home),
             keys: MemTree::new(),
             model: Arc::new(Mutex::new(model)),
             moods,
             shape,
-            data,
+            data: home.join("data"),
+            home,
+            backups: Backups::default(),
             configured: 0b11,
             true_ms: START_MS,
             step_ms: Arc::default(),
@@ -161,6 +170,7 @@ impl World {
     }
 
     async fn live_within(&mut self) -> Ending {
+        self.change_disks();
         let Some(Started { store, crew, clock }) = self.start().await else { return Ending::Kill };
         let life = match Life::begin(self, store, crew, Arc::clone(&clock)).await {
             Ok(life) => life,
@@ -246,7 +256,10 @@ impl World {
             }
             Act::Stand { at, open } => self.stand(life, at, open),
             Act::Mood { at, mood } => drop(lock(&self.moods).insert(endpoint(at), mood)),
-            Act::Pass { ms } => self.pass(life, ms).await,
+            Act::Pass { ms } => {
+                self.pass(life, ms).await;
+                self.judge_idle(life).await;
+            }
             Act::StepWall { by_ms } => {
                 self.step_ms.store(by_ms, Ordering::Relaxed);
                 self.stage.cover(if by_ms < 0 { Kind::ClockBack } else { Kind::ClockForward });
@@ -255,6 +268,7 @@ impl World {
                 let store = Arc::clone(&life.store);
                 tokio::spawn(async move { store.store.keep_house().await });
             }
+            Act::BackUp => self.back_up(life),
             Act::Audit => drop(audit(&life.store, &endpoints(), false).await),
             trouble => self.trouble(trouble, life),
         }
@@ -282,6 +296,15 @@ impl World {
             }
             Act::Flip { which, at, bit, checkpoint } => self.flip(which, at, bit, checkpoint),
             _ => {}
+        }
+    }
+
+    /// After a while everything that can be done is done, unless something keeps it.
+    async fn judge_idle(&self, life: &Life) {
+        if self.disk.dead().is_none() && failure(&life.store).await.is_none() {
+            let endpoints: Vec<_> = self.configured().map(endpoint).collect();
+            let slow_ms = self.disk.busy_ms() - life.busy_before_ms;
+            lock(&self.model).judge_idle(&endpoints, life.store.now_ms(), slow_ms);
         }
     }
 
@@ -389,6 +412,9 @@ impl World {
     /// What the end of a process leaves, and what is different at the next start.
     fn die(&mut self, ending: Ending) {
         let dead = self.disk.dead();
+        if self.backups.end_life() {
+            self.stage.cover(Kind::BackupCut);
+        }
         match dead {
             Some(Fault::PowerCut) => self.stage.cover(Kind::PowerCutMidway),
             Some(_) => self.stage.cover(Kind::KillMidway),

@@ -1,43 +1,23 @@
 //! What was promised: every acknowledged event with the states that its deliveries may be in, by the calls that were made
 //! and answered. A call that was made and not answered may have happened or not; a new start decides.
 
+mod course;
+mod rules;
+mod snapshot;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use postrider::core::attempt::{FailureKind, Outcome};
-use postrider::core::delivery::{Dead, DeadReason, DeliveryId, DeliveryState, Next, Pending};
+use postrider::core::delivery::{DeadReason, DeliveryId, DeliveryState, Next, Pending};
 use postrider::core::event::{DedupKey, Event, NewEvent};
 use postrider::core::id::{EndpointId, EventId};
 use postrider::engine::Job;
 use postrider::store::{Accepted, Applied, Redriven, Settle};
 
+use self::course::{Change, Course, SOME_ATTEMPTS, SOME_TIME_MS, matches, redrive, settled, take_first};
 use super::coverage::Kind;
 use super::stage::Stage;
-
-/// The due time of a delivery that was redriven when nobody looked at the clock.
-const SOME_TIME_MS: u64 = u64::MAX;
-
-/// The attempts of a delivered delivery that was redriven: the journal may have forgotten how many there were.
-const SOME_ATTEMPTS: u32 = u32::MAX - 1;
-
-/// A change of a delivery.
-#[derive(Debug, Clone, Copy)]
-enum Change {
-    Settled { was: Pending, next: Next, ended_ms: u64 },
-    Redriven,
-    Buried(DeadReason),
-}
-
-/// One delivery.
-#[derive(Debug)]
-struct Course {
-    state: DeliveryState,
-    /// Asked for and not answered, in order.
-    asked: Vec<Change>,
-    /// Numbers of the attempts that began in this life.
-    tried: BTreeSet<u32>,
-    failed_before: bool,
-}
 
 /// What may be read of an event's content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +29,7 @@ enum Content {
 }
 
 /// An acknowledged event.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Known {
     pub new: Arc<NewEvent>,
     accepted_ms: u64,
@@ -57,6 +37,8 @@ pub struct Known {
     content: Content,
     /// Past retention.
     gone: bool,
+    /// The backup that the store was made of has it or not.
+    in_doubt: bool,
     life: u32,
 }
 
@@ -71,57 +53,71 @@ struct Claim {
 }
 
 /// An accept that was not answered.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Asked {
     new: Arc<NewEvent>,
     at_ms: u64,
 }
 
 /// How an endpoint stands.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct Standing {
     state: Option<&'static str>,
+    /// All that were answered, the present one last.
+    past: Vec<&'static str>,
     asked: Vec<&'static str>,
     /// Since when it takes nothing.
     closed_ms: Option<u64>,
 }
 
-/// Times that decide what may be forgotten.
-#[derive(Debug, Clone, Copy)]
-pub struct Windows {
+/// Limits that decide what may be forgotten, and what may be done when.
+#[derive(Debug, Clone)]
+pub struct Terms {
     pub retention_ms: u64,
     pub dedup_ms: u64,
     /// The journal may be at its byte limit, so events go before their time.
     pub is_tight: bool,
+    pub in_flight_max: usize,
+    /// Seconds between the attempts at an endpoint.
+    pub schedules_s: BTreeMap<EndpointId, &'static [u64]>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Model {
     stage: Arc<Stage>,
-    windows: Windows,
+    terms: Terms,
     asked: BTreeMap<u64, Asked>,
     events: BTreeMap<EventId, Known>,
     keys: BTreeMap<DedupKey, Claim>,
+    /// Those of the moment when the backup was begun that the store was made of.
+    keys_before: BTreeMap<DedupKey, Claim>,
     standings: BTreeMap<EndpointId, Standing>,
     leases: BTreeSet<DeliveryId>,
+    /// Attempts that are under way.
+    running: BTreeMap<EndpointId, usize>,
     last_id: EventId,
     life: u32,
+    /// The storage has failed, so that what was begun may not be done.
+    pub failed: bool,
     /// Bits were flipped: reads may say so, and events may be withheld.
     pub damaged: bool,
 }
 
 impl Model {
-    pub fn new(stage: Arc<Stage>, windows: Windows) -> Self {
+    pub fn new(stage: Arc<Stage>, terms: Terms) -> Self {
         Self {
             stage,
-            windows,
+            terms,
             asked: BTreeMap::new(),
             events: BTreeMap::new(),
             keys: BTreeMap::new(),
+            keys_before: BTreeMap::new(),
             standings: BTreeMap::new(),
             leases: BTreeSet::new(),
+            running: BTreeMap::new(),
             last_id: EventId::MIN,
             life: 0,
+            failed: false,
             damaged: false,
         }
     }
@@ -149,10 +145,17 @@ impl Model {
     /// A process has ended; whoever waited for it does not any more.
     pub fn begin_life(&mut self) {
         self.life += 1;
+        self.failed = false;
         self.leases.clear();
+        self.running.clear();
         for course in self.events.values_mut().flat_map(|known| known.courses.values_mut()) {
-            course.tried.clear();
+            course.begin_life();
         }
+    }
+
+    /// Whether the journal may need room that a backup holds back.
+    pub const fn is_tight(&self) -> bool {
+        self.terms.is_tight
     }
 
     fn breach(&self, what: String) {
@@ -217,18 +220,19 @@ impl Model {
         let (id, accepted_ms) = (event.meta.id, event.meta.accepted_ms);
         self.last_id = self.last_id.max(id);
         for key in &asked.new.dedup {
-            let (sure_ms, ends_ms) = (asked.at_ms + self.windows.dedup_ms, accepted_ms + self.windows.dedup_ms + 1);
+            let (sure_ms, ends_ms) = (asked.at_ms + self.terms.dedup_ms, accepted_ms + self.terms.dedup_ms + 1);
             self.keys.insert(*key, Claim { event: id, sure_ms, ends_ms, life: self.life });
         }
         let course = |endpoint: &EndpointId| {
             let removing = self.standings.get(endpoint).is_some_and(|s| s.asked.contains(&"removed"));
             let asked = removing.then_some(Change::Buried(DeadReason::EndpointRemoved)).into_iter().collect();
             let state = DeliveryState::Pending(Pending::fresh(accepted_ms));
-            (*endpoint, Course { state, asked, tried: BTreeSet::new(), failed_before: false })
+            (*endpoint, Course::new(state, asked))
         };
         let courses = asked.new.endpoints.iter().map(course).collect();
-        let (content, gone, life) = (Content::Whole, false, self.life);
-        self.events.insert(id, Known { new: asked.new, accepted_ms, courses, content, gone, life });
+        let (content, life) = (Content::Whole, self.life);
+        let known = Known { new: asked.new, accepted_ms, courses, content, gone: false, in_doubt: false, life };
+        self.events.insert(id, known);
     }
 
     /// An event that nobody was told of is there: then it was asked for, once.
@@ -283,10 +287,9 @@ impl Model {
 
     /// Why an event must be there still.
     pub fn why_not_gone(&self, id: EventId, now_ms: u64) -> Option<String> {
-        let known = self.events.get(&id).filter(|known| !known.gone)?;
-        let is_pending = |state: &DeliveryState| matches!(state, DeliveryState::Pending(_));
-        let pending = known.courses.iter().find(|(_, course)| course.candidates().iter().all(is_pending));
-        let Windows { retention_ms, is_tight, .. } = self.windows;
+        let known = self.events.get(&id).filter(|known| !known.gone && !known.in_doubt)?;
+        let pending = known.courses.iter().find(|(_, course)| course.is_surely_pending());
+        let Terms { retention_ms, is_tight, .. } = self.terms;
         match pending {
             Some((endpoint, _)) => Some(format!("{id} is gone, and its delivery to {endpoint} was pending")),
             None if !is_tight && now_ms <= known.accepted_ms.saturating_add(retention_ms) => {
@@ -307,6 +310,8 @@ impl Model {
             self.adopt(&job.event);
         }
         self.read(&job.event);
+        self.judge_order(id);
+        self.count_in(job);
         if !self.leases.insert(id) {
             self.breach(format!("two attempts of {event} at {endpoint} at once"));
         }
@@ -328,7 +333,7 @@ impl Model {
             }
             _ => false,
         };
-        let (state, first) = (course.state, course.tried.insert(job.number));
+        let (state, first) = (course.state(), course.tried.insert(job.number));
         if !course.candidates().iter().any(fits) {
             self.breach(format!("attempt {} of {event} at {endpoint} at {now_ms}, which is {state:?}", job.number));
         } else if !first {
@@ -339,6 +344,7 @@ impl Model {
     pub fn settle_asked(&mut self, settle: &Settle) {
         let Settle { delivery, was, next, attempt, .. } = settle;
         self.leases.insert(*delivery);
+        self.judge_next(settle);
         if matches!(attempt.outcome, Outcome::Failed { kind: FailureKind::Unreadable, .. }) {
             self.stage.cover(Kind::DamageWithheld);
         }
@@ -359,7 +365,7 @@ impl Model {
             let standing = self.standings.entry(id.endpoint).or_default();
             take_first(&mut standing.asked, |asked| *asked == "gone");
             if applied == Applied::Ok && standing.state == Some("enabled") {
-                (standing.state, standing.closed_ms) = (Some("gone"), Some(now_ms));
+                standing.becomes("gone", now_ms);
             }
         }
         let stage = Arc::clone(&self.stage);
@@ -367,10 +373,10 @@ impl Model {
             return self.breach(format!("a settle of an unknown delivery {id:?}"));
         };
         take_first(&mut course.asked, |change| matches!(change, Change::Settled { was: w, .. } if w == was));
-        let matched = matches(&course.state, &DeliveryState::Pending(*was));
+        let matched = matches(&course.state(), &DeliveryState::Pending(*was));
         match applied {
             Applied::Ok if matched => {
-                course.state = settled(*was, next, ended_ms);
+                course.becomes(settled(*was, next, ended_ms));
                 stage.cover(match next {
                     Next::Delivered if course.failed_before => Kind::Retried,
                     Next::Delivered => Kind::Delivered,
@@ -385,7 +391,7 @@ impl Model {
             }
             Applied::Stale if !matched => stage.cover(Kind::StaleSettle),
             _ => {
-                let state = course.state;
+                let state = course.state();
                 self.breach(format!("a settle of {id:?} from {was:?} was answered {applied:?}, it was {state:?}"));
             }
         }
@@ -406,10 +412,10 @@ impl Model {
         let removed = self.standings.get(&id.endpoint).is_some_and(|standing| standing.state == Some("removed"));
         let Some(course) = self.course(id) else { return };
         take_first(&mut course.asked, |change| matches!(change, Change::Redriven));
-        let state = course.state;
+        let state = course.state();
         match redriven {
             Some(Redriven::Due) => {
-                course.state = redrive(state);
+                course.becomes(redrive(state));
                 course.tried.clear();
                 self.stage.cover(Kind::Redriven);
                 if removed {
@@ -448,6 +454,13 @@ impl Model {
         }
     }
 
+    /// With nothing under way an erasure that was not answered has happened or has not.
+    pub fn finds_content(&mut self, id: EventId, erased: bool) {
+        if let Some(known) = self.events.get_mut(&id) {
+            known.content = if erased { Content::Erased } else { Content::Whole };
+        }
+    }
+
     pub fn standing_asked(&mut self, endpoint: EndpointId, word: &'static str) {
         self.standings.entry(endpoint).or_default().asked.push(word);
         if word == "removed" {
@@ -461,8 +474,7 @@ impl Model {
         let standing = self.standings.entry(endpoint).or_default();
         take_first(&mut standing.asked, |asked| *asked == word);
         if done {
-            standing.state = Some(word);
-            standing.closed_ms = (word != "enabled").then_some(now_ms);
+            standing.becomes(word, now_ms);
             self.stage.cover(match word {
                 "removed" => Kind::Removed,
                 "disabled" => Kind::Disabled,
@@ -488,7 +500,7 @@ impl Model {
         let fits = candidates.iter().any(|state| matches(state, &actual));
         if settled {
             let repeated = matches!(actual, DeliveryState::Pending(_)) && born < life && !course.asked.is_empty();
-            course.state = actual;
+            course.becomes(actual);
             course.asked.clear();
             if repeated {
                 self.stage.cover(Kind::AttemptRepeated);
@@ -505,9 +517,9 @@ impl Model {
         let fits = standing.state == Some(word) || standing.asked.contains(&word);
         let state = standing.state;
         if settled {
-            standing.state = Some(word);
+            let closed_ms = standing.closed_ms.unwrap_or(now_ms);
+            standing.becomes(word, closed_ms);
             standing.asked.clear();
-            standing.closed_ms = (word != "enabled").then_some(standing.closed_ms.unwrap_or(now_ms));
         }
         if !fits {
             self.breach(format!("{endpoint} is {word}, it should be {state:?}"));
@@ -520,76 +532,10 @@ impl Model {
     }
 }
 
-impl Course {
-    /// The states that it may be in.
-    fn candidates(&self) -> Vec<DeliveryState> {
-        let mut states = vec![self.state];
-        for change in &self.asked {
-            let changed: Vec<_> = states.iter().map(|state| change.apply(*state)).collect();
-            states.extend(changed);
-        }
-        states
-    }
-
-    fn bury(&mut self, reason: DeadReason, done: bool, now_ms: u64) {
-        take_first(&mut self.asked, |change| matches!(change, Change::Buried(r) if *r == reason));
-        if done && let DeliveryState::Pending(pending) = self.state {
-            self.state = DeliveryState::Dead(Dead { reason, at_ms: now_ms, attempts: pending.attempts });
-        }
-    }
-}
-
-impl Change {
-    fn apply(self, state: DeliveryState) -> DeliveryState {
-        match (self, state) {
-            (Self::Settled { was, next, ended_ms }, state) if matches(&state, &DeliveryState::Pending(was)) => {
-                settled(was, next, ended_ms)
-            }
-            (Self::Redriven, state) => redrive(state),
-            (Self::Buried(reason), DeliveryState::Pending(pending)) => {
-                DeliveryState::Dead(Dead { reason, at_ms: 0, attempts: pending.attempts })
-            }
-            (_, state) => state,
-        }
-    }
-}
-
-fn settled(was: Pending, next: Next, ended_ms: u64) -> DeliveryState {
-    let attempts = was.attempts + 1;
-    match next {
-        Next::Delivered => DeliveryState::Delivered,
-        Next::Retry { due_ms } => DeliveryState::Pending(Pending { due_ms, attempts, failures: was.failures + 1 }),
-        Next::Dead { reason } => DeliveryState::Dead(Dead { reason, at_ms: ended_ms, attempts }),
-    }
-}
-
-/// How many attempts a delivered one had is not the model's business: any number fits.
-fn redrive(state: DeliveryState) -> DeliveryState {
-    let attempts = match state {
-        DeliveryState::Pending(pending) => pending.attempts,
-        DeliveryState::Dead(dead) => dead.attempts,
-        DeliveryState::Delivered => SOME_ATTEMPTS,
-    };
-    DeliveryState::Pending(Pending { due_ms: SOME_TIME_MS, attempts, failures: 0 })
-}
-
-/// Whether a state is what was expected, which may leave times open.
-fn matches(expected: &DeliveryState, actual: &DeliveryState) -> bool {
-    match (expected, actual) {
-        (DeliveryState::Delivered, DeliveryState::Delivered) => true,
-        (DeliveryState::Pending(e), DeliveryState::Pending(a)) => {
-            let due = e.due_ms == SOME_TIME_MS || e.due_ms == a.due_ms;
-            due && (e.attempts == SOME_ATTEMPTS || e.attempts == a.attempts) && e.failures == a.failures
-        }
-        (DeliveryState::Dead(e), DeliveryState::Dead(a)) => {
-            e.reason == a.reason && (e.attempts == SOME_ATTEMPTS || e.attempts == a.attempts)
-        }
-        _ => false,
-    }
-}
-
-fn take_first<T>(all: &mut Vec<T>, wanted: impl FnMut(&T) -> bool) {
-    if let Some(at) = all.iter().position(wanted) {
-        all.remove(at);
+impl Standing {
+    fn becomes(&mut self, word: &'static str, since_ms: u64) {
+        self.state = Some(word);
+        self.past.push(word);
+        self.closed_ms = (word != "enabled").then_some(since_ms);
     }
 }

@@ -56,6 +56,7 @@ impl Courier for SimNet {
         let mood = lock(&self.moods).get(&endpoint).copied().unwrap_or(Mood::Good);
         let Fate { after_ms, outcome } = self.fate(mood);
         tokio::time::sleep(Duration::from_millis(after_ms)).await;
+        lock(&self.model).attempt_ends(endpoint);
         let answered = matches!(outcome, Outcome::Answered { .. });
         let bytes = if answered { self.stage.dice().pick(&[0, 0, 20, 1_500]) } else { 0 };
         let mut response_headers = Headers::new();

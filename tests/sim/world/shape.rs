@@ -6,11 +6,14 @@ use postrider::core::limits::{DeliveryLimits, StoreLimits};
 use postrider::core::retry::RetryPolicy;
 use postrider::core::signature::Profile;
 
-use super::model::Windows;
+use super::model::Terms;
 use super::stage::Dice;
 
 /// Endpoints that a run may have.
 pub const ENDPOINTS: usize = 4;
+
+/// By which share of it a delay may be longer than the schedule says.
+pub const JITTER: f64 = 0.1;
 
 const HOUR_MS: u64 = 3_600_000;
 
@@ -19,7 +22,8 @@ pub struct Shape {
     pub limits: StoreLimits,
     pub delivery: DeliveryLimits,
     pub is_tight: bool,
-    policies: Vec<RetryPolicy>,
+    /// Seconds between the attempts.
+    schedules_s: Vec<&'static [u64]>,
     in_flight_max: Vec<usize>,
 }
 
@@ -47,16 +51,18 @@ impl Shape {
             window_max: dice.pick(&[10_000, 4]),
             ..DeliveryLimits::default()
         };
-        let lists: &[&[u64]] = &[&[60, 300, 900, 3_600, 14_400, 43_200], &[5], &[], &[1, 1, 1, 1], &[5, 300, 86_400]];
-        let policy = |dice: &mut Dice| RetryPolicy::list(dice.pick(lists), 0.1).expect("the lists are within limits");
-        let policies = (0..ENDPOINTS).map(|_| policy(dice)).collect();
+        let lists: &[&'static [u64]] =
+            &[&[60, 300, 900, 3_600, 14_400, 43_200], &[5], &[], &[1, 1, 1, 1], &[5, 300, 86_400]];
+        let schedules_s = (0..ENDPOINTS).map(|_| dice.pick(lists)).collect();
         let in_flight_max = (0..ENDPOINTS).map(|_| dice.pick(&[64, 1, 2])).collect();
-        Self { limits, delivery, is_tight, policies, in_flight_max }
+        Self { limits, delivery, is_tight, schedules_s, in_flight_max }
     }
 
-    pub fn windows(&self) -> Windows {
+    pub fn terms(&self) -> Terms {
         let StoreLimits { retention_ms, dedup_ms, .. } = self.limits;
-        Windows { retention_ms, dedup_ms, is_tight: self.is_tight }
+        let schedules_s = (0..ENDPOINTS).map(|n| (endpoint(n), self.schedules_s[n])).collect();
+        let (is_tight, in_flight_max) = (self.is_tight, self.delivery.in_flight_max);
+        Terms { retention_ms, dedup_ms, is_tight, in_flight_max, schedules_s }
     }
 
     pub fn endpoint(&self, n: usize) -> Endpoint {
@@ -70,7 +76,7 @@ impl Shape {
             event_types: Vec::new(),
             secrets: Vec::new(),
             profile: Profile::StandardWebhooks,
-            retry: self.policies[n].clone(),
+            retry: RetryPolicy::list(self.schedules_s[n], JITTER).expect("the lists are within limits"),
             timeout_ms: 30_000,
             in_flight_max: self.in_flight_max[n],
         }

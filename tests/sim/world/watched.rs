@@ -33,11 +33,11 @@ fn is_refused(error: &StoreError) -> bool {
 pub const UNIQUE: &str = "order.created";
 
 /// Bytes of a body from which it is told from chance.
-const TELLING_BYTES: usize = 32;
+pub const TELLING_BYTES: usize = 32;
 
 impl Watched {
     /// After an erasure no file may hold the bytes, nor hold them again after a power cut.
-    fn look_for_erased(&self, id: EventId, erased: bool) {
+    pub fn look_for_erased(&self, id: EventId, erased: bool) {
         let model = lock(&self.model);
         let new = model.known(id).map(|known| &known.new);
         let told = new.filter(|new| new.event_type.as_deref() == Some(UNIQUE) && new.body.len() >= TELLING_BYTES);
@@ -118,6 +118,7 @@ impl Store for Watched {
         match &result {
             Ok(Some(event)) => lock(&self.model).read(event),
             Ok(None) => lock(&self.model).missed(id, self.now_ms()),
+            Err(StoreError::Failed(_)) => lock(&self.model).failed = true,
             Err(_) => {}
         }
         result
@@ -127,6 +128,9 @@ impl Store for Watched {
         let result = self.unreadable(self.store.events(query).await);
         if let Ok(page) = &result {
             page.data.iter().for_each(|event| lock(&self.model).read(event));
+            if !page.data.is_sorted_by(|one, next| one.meta.id > next.meta.id) {
+                self.stage.breach("events are listed out of order".to_owned());
+            }
         }
         result
     }

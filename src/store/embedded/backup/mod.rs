@@ -14,5 +14,5 @@ mod restore;
 mod take;
 
 pub use format::{BackupError, Summary};
-pub use restore::{RestoreError, Restored, check, restore};
+pub use restore::{RestoreError, Restored, check, restore, restore_on};
 pub(super) use take::Taking;

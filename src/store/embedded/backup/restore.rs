@@ -2,7 +2,7 @@
 //! then renamed. Whatever interrupts that leaves the place as it was.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read};
 use std::ops::{Bound, ControlFlow};
 use std::os::unix::fs::MetadataExt as _;
@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use super::format::{BackupError, Decoder, Kind, Section, Summary};
 use crate::core::id::{EndpointId, EventId};
-use crate::env::{Disk as _, DiskFile as _, RealDisk, parent};
-use crate::index::{Layered, due};
+use crate::env::{Disk, DiskFile as _, RealDisk, parent};
+use crate::index::{Home, Layered, due};
 use crate::journal::segment_path;
 use crate::store::embedded::checkpoint::Checkpoint;
 use crate::store::embedded::recovery::{self, OpenError, journal_dir};
@@ -113,21 +113,41 @@ pub fn restore(
         io::ErrorKind::AlreadyExists => RestoreError::Begun { dir: making.clone() },
         _ => io_at(&making)(error),
     })?;
-    opening.data.clone_from(&making);
-    let made = make(source, &mut opening, progress).and_then(|restored| {
-        // Whom the empty directory let in, the one in its place does.
-        if let Ok(empty) = fs::metadata(&target) {
-            fs::set_permissions(&making, empty.permissions()).map_err(io_at(&making))?;
-        }
-        fs::rename(&making, &target).map_err(io_at(&target))?;
-        RealDisk.sync_dir(parent(&target)).map_err(io_at(&target))?;
-        Ok(restored)
+    let made = allow_whom(&target, &making).and_then(|()| {
+        opening.data.clone_from(&making);
+        let home = recovery::index_home(&making);
+        restore_on(&Arc::new(RealDisk), &home, source, &mut opening, &target, progress)
     });
     if made.is_err() {
         // It is of no use to anybody; if it can't be removed, the next restore says that it is there.
         let _ = fs::remove_dir_all(&making);
     }
     made
+}
+
+/// Makes the store in the directory that `opening` names, with its journal on `disk` and its key space at `home`, and gives
+/// it `target`'s name when it is complete and durable. Whether the name may be taken is for the caller to know.
+pub fn restore_on<D: Disk>(
+    disk: &Arc<D>,
+    home: &Home,
+    source: impl Read,
+    opening: &mut Opening<'_>,
+    target: &Path,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Restored, RestoreError> {
+    let summary = unpack(&**disk, source, &opening.data, progress)?;
+    let restored = read_back(disk, home, summary, opening)?;
+    disk.rename(&opening.data, target).map_err(io_at(target))?;
+    disk.sync_dir(parent(target)).map_err(io_at(target))?;
+    Ok(restored)
+}
+
+/// Whom the empty directory let in, the one that takes its place does.
+fn allow_whom(target: &Path, making: &Path) -> Result<(), RestoreError> {
+    match fs::metadata(target) {
+        Ok(empty) => fs::set_permissions(making, empty.permissions()).map_err(io_at(making)),
+        Err(_) => Ok(()),
+    }
 }
 
 /// The target's own path, when a directory can be put there.
@@ -150,10 +170,16 @@ fn free_place(data: &Path) -> Result<PathBuf, RestoreError> {
     Ok(target)
 }
 
-fn make(source: impl Read, opening: &mut Opening<'_>, progress: &mut dyn FnMut(u64)) -> Result<Restored, RestoreError> {
-    let dir = journal_dir(&opening.data);
-    fs::create_dir(&dir).map_err(io_at(&dir))?;
-    let mut unpacking = Unpacking { dir: &dir, checkpoint: Vec::new(), file: None };
+/// Makes the journal in a data directory, durably.
+fn unpack<D: Disk>(
+    disk: &D,
+    source: impl Read,
+    data: &Path,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Summary, RestoreError> {
+    let dir = journal_dir(data);
+    disk.create_dir_all(&dir).map_err(io_at(&dir))?;
+    let mut unpacking = Unpacking { disk, dir: &dir, checkpoint: Vec::new(), file: None };
     let mut decoder = Decoder::begin(source)?;
     let summary = loop {
         match decoder.next()? {
@@ -163,19 +189,20 @@ fn make(source: impl Read, opening: &mut Opening<'_>, progress: &mut dyn FnMut(u
         progress(decoder.bytes());
     };
     unpacking.finish()?;
-    RealDisk.sync_dir(&opening.data).map_err(io_at(&opening.data))?;
-    read_back(summary, opening)
+    disk.sync_dir(data).map_err(io_at(data))?;
+    Ok(summary)
 }
 
 /// The journal's files in the making.
-struct Unpacking<'d> {
+struct Unpacking<'d, D: Disk> {
+    disk: &'d D,
     dir: &'d Path,
     checkpoint: Vec<u8>,
     /// The segment that is being written.
-    file: Option<(PathBuf, File)>,
+    file: Option<(PathBuf, D::File)>,
 }
 
-impl Unpacking<'_> {
+impl<D: Disk> Unpacking<'_, D> {
     fn take(&mut self, section: &Section, at: u64) -> Result<(), RestoreError> {
         let Section { kind, segment, offset, payload } = section;
         if *kind == Kind::Checkpoint {
@@ -189,7 +216,7 @@ impl Unpacking<'_> {
         if *offset == 0 {
             self.end_segment()?;
             let path = segment_path(self.dir, *segment);
-            let file = RealDisk.create_new(&path).map_err(io_at(&path))?;
+            let file = self.disk.create_new(&path).map_err(io_at(&path))?;
             self.file = Some((path, file));
         }
         // The decoder lets no segment begin elsewhere.
@@ -208,15 +235,19 @@ impl Unpacking<'_> {
         self.end_segment()?;
         let checkpoint = Checkpoint::decode(&self.checkpoint)
             .ok_or_else(|| BackupError::Damaged { offset: 0, what: "the checkpoint in it can't be read".to_owned() })?;
-        checkpoint.write(&RealDisk, self.dir).map_err(io_at(self.dir))?;
-        RealDisk.sync_dir(self.dir).map_err(io_at(self.dir))
+        checkpoint.write(self.disk, self.dir).map_err(io_at(self.dir))?;
+        self.disk.sync_dir(self.dir).map_err(io_at(self.dir))
     }
 }
 
 /// Opens the new store as a start does, which builds its key space and finishes erasures, and looks at what is pending.
-fn read_back(summary: Summary, opening: &mut Opening<'_>) -> Result<Restored, RestoreError> {
-    let home = recovery::index_home(&opening.data);
-    let parts = recovery::open(&Arc::new(RealDisk), &home, opening)?;
+fn read_back<D: Disk>(
+    disk: &Arc<D>,
+    home: &Home,
+    summary: Summary,
+    opening: &mut Opening<'_>,
+) -> Result<Restored, RestoreError> {
+    let parts = recovery::open(disk, home, opening)?;
     let (expected, found) = (summary.last_sequence, parts.opened.journal.next_sequence - 1);
     if expected != found {
         return Err(RestoreError::Incomplete { expected, found });
