@@ -198,7 +198,16 @@ impl<D: Disk> EmbeddedStore<D> {
         // Before the first event: room and clock are judged once.
         let _ = chores.send(Chore::Look(None));
         let (threads, opened) = (Mutex::default(), parts.opened);
-        let store = Self { shared, queue, applier, chores, threads, reads: Semaphore::new(READS_MAX), reads_inline: false, opened };
+        let store = Self {
+            shared,
+            queue,
+            applier,
+            chores,
+            threads,
+            reads: Semaphore::new(READS_MAX),
+            reads_inline: false,
+            opened,
+        };
         Ok((store, Hands { writer, housekeeper, applying }))
     }
 
