@@ -46,11 +46,15 @@ impl Model {
         let before = std::mem::take(&mut self.keys_before);
         let (events, keys) = (&self.events, &mut self.keys);
         keys.retain(|key, claim| {
-            if let (false, Some(earlier)) = (events.contains_key(&claim.event), before.get(key)) {
-                // Its window had ended when the later one was claimed; by a clock that went back since it may hold again.
-                *claim = super::Claim { sure_ms: 0, ..*earlier };
+            if !events.contains_key(&claim.event) {
+                let Some(earlier) = before.get(key) else { return false };
+                if earlier.event != claim.event {
+                    // Its window had ended when the later one was claimed; by a clock that went back since it may hold again.
+                    *claim = super::Claim { sure_ms: 0, ..*earlier };
+                }
+                // Otherwise the event went while the backup was taken, and its key outlasts it.
             }
-            events.contains_key(&claim.event)
+            true
         });
     }
 
