@@ -68,7 +68,7 @@ use crate::env::{Clock, Disk, Entropy, RealClock, RealDisk, RealEntropy};
 use crate::index::{Home, MemTree};
 
 /// Reads that go on at once. Each may hold a whole batch in memory, on a thread of its own; the others wait for their turn.
-const READS_MAX: usize = 8;
+const READS_MAX: usize = 4;
 
 /// The store of one process.
 pub struct EmbeddedStore<D: Disk = RealDisk> {
