@@ -144,8 +144,9 @@ pub(super) fn open<D: Disk>(disk: &Arc<D>, home: &Home, opening: &mut Opening<'_
 fn open_once<D: Disk>(disk: &Arc<D>, home: &Home, opening: &mut Opening<'_>) -> Result<Parts<D>, OpenError> {
     let Opening { data, limits, clock, entropy, rebuild, progress } = opening;
     let (data, limits, clock) = (&*data, &*limits, Arc::clone(clock));
-    // On the machine's disk whatever the journal's is: the lock and the key space are there.
-    RealDisk.make_dir(data).map_err(|source| OpenError::Io { path: data.clone(), source })?;
+    // On the machine's disk too, whatever the journal's is: the lock and the key space are there.
+    let made = RealDisk.make_dir(data).and_then(|()| disk.make_dir(data));
+    made.map_err(|source| OpenError::Io { path: data.clone(), source })?;
     let lock = StoreLock::take(data)?;
     let mut incarnation = [0; 8];
     entropy.fill(&mut incarnation);

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use postrider::env::{Disk as _, SeededEntropy};
+use postrider::env::SeededEntropy;
 use postrider::index::{Home, MemTree};
 use postrider::store::embedded::{BackupError, Opening, RestoreError, check, restore_on};
 use postrider::store::{Store as _, StoreError};
@@ -183,8 +183,7 @@ impl World {
                     (_, false) => Kind::RestoreCut,
                     (_, true) => Kind::RestoreCutWhole,
                 });
-                // No start sees to the name of a directory that has something in it; whoever finds it there does.
-                is_there && self.disk.sync_dir(&self.home).is_ok()
+                is_there
             }
         }
     }
