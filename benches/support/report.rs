@@ -4,145 +4,137 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use postrider::cli::bench::load::Ran;
-use postrider::cli::bench::machine::{Machine, Used};
+use postrider::cli::bench::machine::Machine;
+use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::Error;
 use super::options::Options;
-use super::{BODY_BYTES, Error};
 
-/// One series at one number of connections.
-type Place = (usize, &'static str);
-
-/// What each series is held against, where that was measured in the same round.
-const REFERENCES: [&str; 4] = ["bare", "disk grouped", "disk append", "plain"];
+/// A point and a series, by when they first came.
+type Place = (usize, usize);
 
 /// All that was measured.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Report {
+    /// Series that others are held against, where they were measured at the same point in the same round.
+    references: &'static [&'static str],
+    points: Vec<String>,
+    series: Vec<String>,
     /// One entry per round; a series that was left out has none.
     samples: BTreeMap<Place, Vec<Sample>>,
-    order: Vec<&'static str>,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Sample {
-    rate: f64,
-    /// Of the server alone, per answer.
-    cpu_us: Option<f64>,
-    /// Of the whole disk, per answer.
-    disk_bytes: Option<f64>,
-    p50_us: Option<u64>,
-    p99_us: Option<u64>,
+/// One round of one series at one point.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct Sample {
+    /// Of what is counted.
+    pub per_s: f64,
+    /// Of the server alone, for each of what is counted.
+    pub cpu_us: Option<f64>,
+    /// Of the whole disk, for each of what is counted.
+    pub disk_bytes: Option<f64>,
+    /// Until the answer, half of all.
+    pub p50_us: Option<u64>,
+    /// The same for 99 of 100.
+    pub p99_us: Option<u64>,
 }
+
+impl From<f64> for Sample {
+    /// A rate of which nothing else is known.
+    fn from(per_s: f64) -> Self {
+        Self { per_s, ..Self::default() }
+    }
+}
+
+/// A column beside rate and ratios: its head, its figure, its digits.
+type Column = (&'static str, fn(&Sample) -> Option<f64>, usize);
+
+const COLUMNS: [Column; 4] = [
+    ("CPU µs", |s| s.cpu_us, 1),
+    ("disk B", |s| s.disk_bytes, 0),
+    ("p50 ms", |s| Some(s.p50_us? as f64 / 1e3), 2),
+    ("p99 ms", |s| Some(s.p99_us? as f64 / 1e3), 2),
+];
 
 impl Report {
-    /// Adds what a load came to: so many answers or events per second, and what the server used for all of them.
-    pub fn add(&mut self, series: &'static str, connections: usize, ran: &Ran, rate: f64, used: &Used) {
-        let each = |total: f64| Some(total / ran.accepted.max(1) as f64);
-        let sample = Sample {
-            rate,
-            cpu_us: each(used.cpu_s * 1e6),
-            disk_bytes: each(used.disk_bytes as f64),
-            p50_us: ran.latency.map(|latency| latency.p50),
-            p99_us: ran.latency.map(|latency| latency.p99),
-        };
-        self.push(series, connections, sample);
+    /// An empty report.
+    pub fn new(references: &'static [&'static str]) -> Self {
+        Self { references, points: Vec::new(), series: Vec::new(), samples: BTreeMap::new() }
     }
 
-    /// Adds a rate of which nothing else is known.
-    pub fn add_rate(&mut self, series: &'static str, connections: usize, rate: f64) {
-        self.push(series, connections, Sample { rate, cpu_us: None, disk_bytes: None, p50_us: None, p99_us: None });
-    }
-
-    fn push(&mut self, series: &'static str, connections: usize, sample: Sample) {
-        if !self.order.contains(&series) {
-            self.order.push(series);
-        }
-        self.samples.entry((connections, series)).or_default().push(sample);
-    }
-
-    /// Lines in the order of connections, then of measuring.
-    fn places(&self) -> Vec<Place> {
-        let mut places: Vec<_> = self.samples.keys().copied().collect();
-        let rank = |series| self.order.iter().position(|known| *known == series);
-        places.sort_by_key(|(connections, series)| (*connections, rank(*series)));
-        places
+    /// Adds what a round came to.
+    pub fn add(&mut self, point: &str, series: &str, sample: impl Into<Sample>) {
+        let place = (number(&mut self.points, point), number(&mut self.series, series));
+        self.samples.entry(place).or_default().push(sample.into());
     }
 
     fn median(&self, place: Place, of: impl Fn(&Sample) -> Option<f64>) -> Option<f64> {
         median(self.samples.get(&place)?.iter().filter_map(of).collect())
     }
 
-    /// The median of the rounds' ratios, not the ratio of medians: what slows a round slows both.
-    fn ratio(&self, place: Place, reference: &'static str) -> Option<f64> {
-        let (mine, theirs) = (self.samples.get(&place)?, self.samples.get(&(place.0, reference))?);
-        let pairs = mine.iter().zip(theirs).filter(|_| place.1 != reference);
-        median(pairs.map(|(mine, theirs)| mine.rate / theirs.rate).collect())
+    /// The median of the rounds' ratios, not the ratio of medians: what slows a round slows both. A reference itself is held
+    /// against those before it.
+    fn ratio(&self, place: Place, reference: &str) -> Option<f64> {
+        let mut before = self.references.iter().take_while(|known| **known != self.series[place.1]);
+        before.find(|known| **known == reference)?;
+        let reference = (place.0, self.series.iter().position(|series| series == reference)?);
+        let (mine, theirs) = (self.samples.get(&place)?, self.samples.get(&reference)?);
+        median(mine.iter().zip(theirs).map(|(mine, theirs)| mine.per_s / theirs.per_s).collect())
     }
 
     /// The table for people.
     pub fn table(&self) -> String {
-        let mut out = String::new();
-        let _ = writeln!(
-            out,
-            "{:>11}  {:<14} {:>9} {:>7} {:>9} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}",
-            "connections",
-            "what",
-            "per s",
-            "÷ bare",
-            "÷ grouped",
-            "÷ append",
-            "÷ plain",
-            "CPU µs",
-            "disk B",
-            "p50 ms",
-            "p99 ms"
-        );
-        for place in self.places() {
+        let known = |column: &&Column| self.samples.values().flatten().any(|sample| column.1(sample).is_some());
+        let columns: Vec<_> = COLUMNS.iter().filter(known).collect();
+        let ratios: Vec<_> = self.references.iter().map(|reference| format!("÷ {reference}")).collect();
+        let mut out = format!("{:<22}  {:<22} {:>10}", "", "", "per s");
+        for head in ratios.iter().map(String::as_str).chain(columns.iter().map(|column| column.0)) {
+            let _ = write!(out, "  {head:>8}");
+        }
+        for place in self.samples.keys().copied() {
+            let (point, series) = (&self.points[place.0], &self.series[place.1]);
             let cell = |value: Option<f64>, digits: usize| value.map_or(String::new(), |v| format!("{v:.digits$}"));
-            let of = |figure: fn(&Sample) -> Option<f64>| self.median(place, figure);
-            let _ = write!(out, "{:>11}  {:<14} {:>9}", place.0, place.1, cell(of(|s| Some(s.rate)), 0));
-            for (reference, width) in REFERENCES.into_iter().zip([7, 9, 8, 8]) {
-                let _ = write!(out, " {:>width$}", cell(self.ratio(place, reference), 2));
+            let rate = cell(self.median(place, |s| Some(s.per_s)), 0);
+            let _ = write!(out, "\n{point:<22}  {series:<22} {rate:>10}");
+            for (reference, head) in self.references.iter().zip(&ratios) {
+                let width = head.chars().count().max(8);
+                let _ = write!(out, "  {:>width$}", cell(self.ratio(place, reference), 2));
             }
-            let ms = |us: Option<u64>| us.map(|us| us as f64 / 1e3);
-            let _ = writeln!(
-                out,
-                " {:>8} {:>8} {:>8} {:>8}",
-                cell(of(|s| s.cpu_us), 1),
-                cell(of(|s| s.disk_bytes), 0),
-                cell(self.median(place, |s| ms(s.p50_us)), 2),
-                cell(self.median(place, |s| ms(s.p99_us)), 2)
-            );
+            for (_, figure, digits) in &columns {
+                let _ = write!(out, "  {:>8}", cell(self.median(place, figure), *digits));
+            }
         }
         out
     }
 
     /// The same with every round, for programs.
-    pub fn json(&self, options: &Options, machine: &Value) -> Value {
-        let series: Vec<_> = self.places().into_iter().map(|place| self.json_of(place)).collect();
+    fn json(&self, options: &Options, machine: &Machine) -> Value {
+        let results: Vec<_> = self.samples.keys().map(|place| self.json_of(*place)).collect();
         json!({
-            "body_bytes": BODY_BYTES,
             "measured_s": options.measured.as_secs_f64(),
             "warm_up_s": options.warm_up.as_secs_f64(),
             "rounds": options.rounds,
+            "short": options.short,
             "machine": machine,
-            "series": series,
+            "postrider": env!("CARGO_PKG_VERSION"),
+            "results": results,
         })
     }
 
     fn json_of(&self, place: Place) -> Value {
-        let json_of = |s: &Sample| json!({"per_s": s.rate, "cpu_us": s.cpu_us, "disk_bytes": s.disk_bytes, "p50_us": s.p50_us, "p99_us": s.p99_us});
-        let rounds: Vec<_> = self.samples[&place].iter().map(json_of).collect();
-        let ratios: serde_json::Map<_, _> =
-            REFERENCES.iter().filter_map(|r| Some(((*r).to_owned(), json!(self.ratio(place, r)?)))).collect();
-        let per_s = self.median(place, |s| Some(s.rate));
-        json!({"connections": place.0, "what": place.1, "per_s": per_s, "ratios": ratios, "rounds": rounds})
+        let ratios = self.references.iter().filter_map(|r| Some(((*r).to_owned(), json!(self.ratio(place, r)?))));
+        json!({
+            "at": self.points[place.0],
+            "what": self.series[place.1],
+            "per_s": self.median(place, |s| Some(s.per_s)),
+            "ratios": ratios.collect::<serde_json::Map<_, _>>(),
+            "rounds": self.samples[&place],
+        })
     }
 
     /// Writes the JSON to `target/bench/NAME.json`.
-    pub fn save(&self, name: &str, options: &Options, machine: &Value) -> Result<PathBuf, Error> {
+    pub fn save(&self, name: &str, options: &Options, machine: &Machine) -> Result<PathBuf, Error> {
         let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().ok_or("expected a target directory")?;
         let dir = target.join("bench");
         std::fs::create_dir_all(&dir)?;
@@ -152,18 +144,12 @@ impl Report {
     }
 }
 
-/// What a machine is called in front of the table.
-pub fn headline(options: &Options) -> (String, Value) {
-    let machine = Machine::describe();
-    let text = format!(
-        "{} cores, {}; bodies of {BODY_BYTES} bytes; {} rounds of {:.1} s after {:.1} s; a ratio is the median of the rounds' ratios",
-        machine.cores,
-        machine.processor,
-        options.rounds,
-        options.measured.as_secs_f64(),
-        options.warm_up.as_secs_f64(),
-    );
-    (text, json!({"machine": machine, "postrider": env!("CARGO_PKG_VERSION")}))
+/// The number of a name, which is new or known.
+fn number(names: &mut Vec<String>, name: &str) -> usize {
+    names.iter().position(|known| known == name).unwrap_or_else(|| {
+        names.push(name.to_owned());
+        names.len() - 1
+    })
 }
 
 fn median(mut values: Vec<f64>) -> Option<f64> {

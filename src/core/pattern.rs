@@ -4,7 +4,7 @@
 //! parts, none included: `order.*` takes `order.created` but not `order.item.added`; `order.**` takes both and `order`.
 
 use std::fmt;
-use std::str::FromStr;
+use std::str::{FromStr, Split};
 
 /// Longest event type or pattern, in bytes.
 pub const EVENT_TYPE_BYTES_MAX: usize = 256;
@@ -77,34 +77,40 @@ impl fmt::Display for Pattern {
 }
 
 impl Pattern {
-    /// Whether the pattern takes this event type. Linear in the product of the two lengths, whatever the pattern.
+    /// Whether the pattern takes this event type. Linear in the product of the two lengths at most, whatever the pattern, and
+    /// without an allocation: each event is held against every endpoint of its application.
     pub fn matches(&self, event_type: &str) -> bool {
-        // `reached[i]`: the first i parts of the pattern can match the parts of the type read so far.
-        let mut reached = vec![false; self.parts.len() + 1];
-        reached[0] = true;
-        self.skip_any(&mut reached);
-        for name in event_type.split('.') {
-            let mut next = vec![false; reached.len()];
-            for (i, part) in self.parts.iter().enumerate().filter(|(i, _)| reached[*i]) {
-                match part {
-                    Part::Literal(literal) if literal == name => next[i + 1] = true,
-                    Part::Literal(_) => {}
-                    Part::One => next[i + 1] = true,
-                    Part::Any => next[i] = true,
+        let (mut parts, mut names) = (&self.parts[..], event_type.split('.'));
+        // What is left of both after the last `**` and what it has swallowed so far. Those before it need no second thought:
+        // whatever they could swallow in another way, the last one can.
+        let mut last_any: Option<(&[Part], Split<'_, char>)> = None;
+        loop {
+            let mut after = names.clone();
+            match (parts.split_first(), after.next()) {
+                (None, None) | (Some((Part::Any, [])), _) => return true,
+                (Some((Part::Any, rest)), _) => {
+                    last_any = Some((rest, names.clone()));
+                    parts = rest;
+                }
+                (Some((part, rest)), Some(name)) if part.takes(name) => (parts, names) = (rest, after),
+                _ => {
+                    let Some((rest, swallowed)) = &mut last_any else { return false };
+                    if swallowed.next().is_none() {
+                        return false;
+                    }
+                    (parts, names) = (rest, swallowed.clone());
                 }
             }
-            self.skip_any(&mut next);
-            reached = next;
         }
-        reached[self.parts.len()]
     }
+}
 
-    /// `**` also matches nothing.
-    fn skip_any(&self, reached: &mut [bool]) {
-        for (i, part) in self.parts.iter().enumerate() {
-            if reached[i] && *part == Part::Any {
-                reached[i + 1] = true;
-            }
+impl Part {
+    /// Whether it can stand for this one part.
+    fn takes(&self, name: &str) -> bool {
+        match self {
+            Self::Literal(literal) => literal == name,
+            Self::One | Self::Any => true,
         }
     }
 }
@@ -147,7 +153,26 @@ mod tests {
         assert!(check_event_type("order.created-v2_x").is_ok());
     }
 
+    /// What a pattern means, said without care for how long it takes.
+    fn means(parts: &[&str], names: &[&str]) -> bool {
+        match parts.split_first() {
+            None => names.is_empty(),
+            Some((&"**", rest)) => (0..=names.len()).any(|swallowed| means(rest, &names[swallowed..])),
+            Some((part, rest)) => {
+                names.split_first().is_some_and(|(name, others)| ["*", name].contains(part) && means(rest, others))
+            }
+        }
+    }
+
     proptest! {
+        #[test]
+        fn patterns_take_what_they_mean(
+            parts in prop::collection::vec(prop::sample::select(vec!["a", "b", "*", "**"]), 1..7),
+            names in prop::collection::vec(prop::sample::select(vec!["a", "b"]), 1..7),
+        ) {
+            prop_assert_eq!(takes(&parts.join("."), &names.join(".")), means(&parts, &names));
+        }
+
         #[test]
         fn a_type_matches_itself_and_the_wildcards(event_type in "[a-z0-9_-]{1,8}(\\.[a-z0-9_-]{1,8}){0,4}") {
             prop_assert!(takes(&event_type, &event_type));

@@ -20,6 +20,9 @@ use crate::env::{Clock as _, RealClock};
 /// Bytes of zeros to overwrite before starting over.
 const ZEROS_BYTES: usize = 64 << 20;
 
+/// Bytes of a group from which on no further record joins it; the gateway's batches end there too.
+const GROUP_BYTES_MAX: usize = 8 << 20;
+
 /// What one writer comes to.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Synced {
@@ -40,6 +43,13 @@ impl Scratch {
         let path = dir.join("sync-test");
         let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
         Ok(Self { file, path })
+    }
+
+    fn zeros(dir: &Path) -> io::Result<Self> {
+        let scratch = Self::make(dir)?;
+        scratch.file.write_all_at(&vec![0; ZEROS_BYTES], 0)?;
+        scratch.file.sync_all()?;
+        Ok(scratch)
     }
 }
 
@@ -63,10 +73,7 @@ pub fn append_alone(dir: &Path, record_bytes: usize, lasts: Duration) -> io::Res
 /// # Errors
 /// Those of the disk.
 pub fn overwrite_alone(dir: &Path, record_bytes: usize, lasts: Duration) -> io::Result<Synced> {
-    let scratch = Scratch::make(dir)?;
-    scratch.file.write_all_at(&vec![0; ZEROS_BYTES], 0)?;
-    scratch.file.sync_all()?;
-    write_alone(&scratch.file, ZEROS_BYTES as u64, record_bytes, lasts)
+    write_alone(&Scratch::zeros(dir)?.file, ZEROS_BYTES as u64, record_bytes, lasts)
 }
 
 fn write_alone(file: &File, wrap_at: u64, record_bytes: usize, lasts: Duration) -> io::Result<Synced> {
@@ -88,14 +95,56 @@ fn write_alone(file: &File, wrap_at: u64, record_bytes: usize, lasts: Duration) 
     Ok(Synced { per_s: per_second(count, now_us), sync_us: latency.quantiles().unwrap_or_default() })
 }
 
-/// Records per second of `waiters` that each hand a record to one writer and wait until it is synced.
+/// Records per second of `waiters` that share a file in `dir`, which is appended to and synced.
 ///
 /// # Errors
 /// Those of the disk.
 pub async fn append_grouped(dir: &Path, waiters: usize, record_bytes: usize, lasts: Duration) -> io::Result<f64> {
-    let scratch = Scratch::make(dir)?;
+    write_grouped(Scratch::make(dir)?, u64::MAX, waiters, record_bytes, lasts).await
+}
+
+/// The same where the file is zero-filled and overwritten.
+///
+/// # Errors
+/// Those of the disk.
+pub async fn overwrite_grouped(dir: &Path, waiters: usize, record_bytes: usize, lasts: Duration) -> io::Result<f64> {
+    write_grouped(Scratch::zeros(dir)?, ZEROS_BYTES as u64, waiters, record_bytes, lasts).await
+}
+
+async fn write_grouped(
+    scratch: Scratch,
+    wrap_at: u64,
+    waiters: usize,
+    record_bytes: usize,
+    lasts: Duration,
+) -> io::Result<f64> {
+    let (mut at, mut buffer) = (0, Vec::new());
+    let write = move |group: &[Vec<u8>]| {
+        buffer.clear();
+        group.iter().for_each(|record| buffer.extend_from_slice(record));
+        if at + buffer.len() as u64 > wrap_at {
+            at = 0;
+        }
+        scratch.file.write_all_at(&buffer, at)?;
+        at += buffer.len() as u64;
+        scratch.file.sync_data()
+    };
+    grouped(waiters, record_bytes, lasts, write).await
+}
+
+/// Records per second of `waiters` that each hand a record to one writer and wait until it is durable. The writer takes all
+/// that wait, up to [`GROUP_BYTES_MAX`], to `write`, which makes them durable at once.
+///
+/// # Errors
+/// Those of `write`.
+pub async fn grouped(
+    waiters: usize,
+    record_bytes: usize,
+    lasts: Duration,
+    write: impl FnMut(&[Vec<u8>]) -> io::Result<()> + Send + 'static,
+) -> io::Result<f64> {
     let (sender, records) = bounded(waiters);
-    let writer = std::thread::spawn(move || write_grouped(&scratch.file, &records));
+    let writer = std::thread::spawn(move || commit_groups(&records, write));
     let clock = RealClock::new();
     let until_us = lasts.as_micros() as u64;
     let mut tasks = JoinSet::new();
@@ -123,17 +172,20 @@ pub async fn append_grouped(dir: &Path, waiters: usize, record_bytes: usize, las
 
 type Waiting = (Vec<u8>, oneshot::Sender<()>);
 
-fn write_grouped(file: &File, records: &Receiver<Waiting>) -> io::Result<()> {
-    let (mut at, mut buffer, mut answers) = (0, Vec::new(), Vec::new());
+fn commit_groups(records: &Receiver<Waiting>, mut write: impl FnMut(&[Vec<u8>]) -> io::Result<()>) -> io::Result<()> {
+    let (mut group, mut answers) = (Vec::new(), Vec::new());
     while let Ok(first) = records.recv() {
+        let mut bytes = 0;
         for (record, answer) in std::iter::once(first).chain(records.try_iter()) {
-            buffer.extend_from_slice(&record);
+            bytes += record.len();
+            group.push(record);
             answers.push(answer);
+            if bytes >= GROUP_BYTES_MAX {
+                break;
+            }
         }
-        file.write_all_at(&buffer, at)?;
-        file.sync_data()?;
-        at += buffer.len() as u64;
-        buffer.clear();
+        write(&group)?;
+        group.clear();
         // Who stopped waiting needs no answer.
         for answer in answers.drain(..) {
             let _ = answer.send(());
@@ -159,7 +211,20 @@ mod tests {
             assert!(synced.per_s > 0.0 && synced.sync_us.max >= synced.sync_us.p50, "{synced:?}");
         }
         assert!(append_grouped(dir.path(), 8, 100, lasts).await.unwrap() > 0.0);
+        assert!(overwrite_grouped(dir.path(), 8, 100, lasts).await.unwrap() > 0.0);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
         assert!(append_alone(&dir.path().join("nowhere"), 100, lasts).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_group_ends_when_it_is_large_and_a_failing_disk_ends_all() {
+        let (lasts, bytes) = (Duration::from_millis(20), GROUP_BYTES_MAX / 2);
+        let write = move |group: &[Vec<u8>]| match group.len() {
+            1 | 2 => Ok(()),
+            many => Err(io::Error::other(format!("a group of {many}"))),
+        };
+        assert!(grouped(6, bytes, lasts, write).await.unwrap() > 0.0);
+        let full = grouped(6, 100, lasts, |_| Err(io::ErrorKind::StorageFull.into())).await;
+        assert_eq!(full.unwrap_err().kind(), io::ErrorKind::StorageFull);
     }
 }
