@@ -227,7 +227,9 @@ async fn serve(
     let failed = store.failure().map(DaemonError::Storage);
     if !in_order {
         tracing::warn!(seconds = FAILED_END.as_secs(), "something still waits for the storage, and is given up");
-        // Whoever drops it last would wait as well.
+    }
+    if !in_order || failed.is_some() {
+        // Whoever drops it last closes sled, which may wait for ever where its disk has failed. Nothing of it is needed now.
         std::mem::forget(store);
     }
     stopped?;

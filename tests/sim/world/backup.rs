@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use postrider::env::SeededEntropy;
+use postrider::env::{Disk as _, SeededEntropy};
 use postrider::index::{Home, MemTree};
 use postrider::store::embedded::{BackupError, Opening, RestoreError, check, restore_on};
 use postrider::store::{Store as _, StoreError};
@@ -183,7 +183,9 @@ impl World {
                     (_, false) => Kind::RestoreCut,
                     (_, true) => Kind::RestoreCutWhole,
                 });
-                is_there
+                // It said that it failed, so until a start has seen to the name of what is there all the same, a power cut may
+                // take it away; here that is done at once.
+                is_there && self.disk.sync_dir(&self.home).is_ok()
             }
         }
     }

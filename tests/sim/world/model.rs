@@ -369,13 +369,16 @@ impl Model {
             }
         }
         let stage = Arc::clone(&self.stage);
-        let Some(course) = self.course(id) else {
+        let Some(course) = course_of(&mut self.events, id) else {
             return self.breach(format!("a settle of an unknown delivery {id:?}"));
         };
         take_first(&mut course.asked, |change| matches!(change, Change::Settled { was: w, .. } if w == was));
-        let matched = matches(&course.state(), &DeliveryState::Pending(*was));
+        let from = DeliveryState::Pending(*was);
+        let matched = matches(&course.state(), &from);
+        // What an earlier process was asked last is not decided where damage hides how the delivery stands.
+        let perhaps = matched || (self.damaged && course.candidates().iter().any(|state| matches(state, &from)));
         match applied {
-            Applied::Ok if matched => {
+            Applied::Ok if perhaps => {
                 course.becomes(settled(*was, next, ended_ms));
                 stage.cover(match next {
                     Next::Delivered if course.failed_before => Kind::Retried,
@@ -398,7 +401,7 @@ impl Model {
     }
 
     fn course(&mut self, id: DeliveryId) -> Option<&mut Course> {
-        self.events.get_mut(&id.event).and_then(|known| known.courses.get_mut(&id.endpoint))
+        course_of(&mut self.events, id)
     }
 }
 
@@ -538,4 +541,8 @@ impl Standing {
         self.past.push(word);
         self.closed_ms = (word != "enabled").then_some(since_ms);
     }
+}
+
+fn course_of(events: &mut BTreeMap<EventId, Known>, id: DeliveryId) -> Option<&mut Course> {
+    events.get_mut(&id.event).and_then(|known| known.courses.get_mut(&id.endpoint))
 }
