@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use postrider::core::id::{EndpointId, EventId};
 
-use super::{Content, Model, Standing};
+use super::{Content, Known, Model, Standing};
 
 impl Model {
     /// What is known now of a backup that was begun when `begun` was known. All that was answered by then is in it; what was
@@ -40,13 +40,14 @@ impl Model {
 
     /// What is listed is there, so that what was in doubt is decided: the store has had it, or never had it.
     pub fn decide(&mut self, listed: &BTreeSet<EventId>) {
-        self.events.retain(|id, known| !known.in_doubt || listed.contains(id));
+        let is_there = |id: &EventId, known: &mut Known| !known.in_doubt || listed.contains(id);
+        let went: BTreeSet<_> =
+            self.events.extract_if(.., |id, known| !is_there(id, known)).map(|(id, _)| id).collect();
         self.events.values_mut().for_each(|known| known.in_doubt = false);
         self.last_id = self.events.keys().next_back().copied().unwrap_or(EventId::MIN).max(self.last_id);
         let before = std::mem::take(&mut self.keys_before);
-        let (events, keys) = (&self.events, &mut self.keys);
-        keys.retain(|key, claim| {
-            if !events.contains_key(&claim.event) {
+        self.keys.retain(|key, claim| {
+            if went.contains(&claim.event) {
                 let Some(earlier) = before.get(key) else { return false };
                 if earlier.event != claim.event {
                     // Its window had ended when the later one was claimed; by a clock that went back since it may hold again.
