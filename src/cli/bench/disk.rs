@@ -133,7 +133,7 @@ async fn write_grouped(
 }
 
 /// Records per second of `waiters` that each hand a record to one writer and wait until it is durable. The writer takes all
-/// that wait, up to [`GROUP_BYTES_MAX`], to `write`, which makes them durable at once.
+/// that wait, up to 8 MiB, to `write`, which makes them durable at once.
 ///
 /// # Errors
 /// Those of `write`.
