@@ -3,10 +3,12 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use hyper::StatusCode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
 
 use super::machine::Probe;
 use super::request::TYPE_FOR_SINK;
@@ -23,6 +25,9 @@ const BARE_ARGUMENTS: [&str; 2] = ["bench", "--bare-server"];
 
 /// The metric that counts what was delivered and settled.
 const SETTLED: &str = "postrider_attempts_total{outcome=\"delivered\"}";
+
+/// How long the gateway may take to tell it.
+const METRICS_MAX: Duration = Duration::from_secs(10);
 
 /// A hyper server that reads the body and answers 200.
 pub struct Bare {
@@ -111,7 +116,8 @@ impl Gateway {
     /// # Errors
     /// When it does not answer.
     pub async fn settled(&self) -> Result<u64, Failure> {
-        let page = self.metrics().await.map_err(|error| self.gateway.failed(&format!("its metrics: {error}")))?;
+        let page = timeout(METRICS_MAX, self.metrics()).await.unwrap_or_else(|late| Err(late.into()));
+        let page = page.map_err(|error| self.gateway.failed(&format!("its metrics: {error}")))?;
         let found = page.lines().find_map(|line| line.strip_prefix(SETTLED)?.trim().parse().ok());
         // A series is there from its first count on.
         Ok(found.unwrap_or(0))

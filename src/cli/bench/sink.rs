@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
@@ -20,6 +21,9 @@ use crate::env::{Clock as _, RealClock};
 
 /// Bytes of a body that are read; no gateway sends more.
 const BODY_BYTES_MAX: usize = 16 << 20;
+
+/// How long nothing is accepted after that has failed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// An endpoint; it serves for as long as the runtime lives.
 pub struct Sink {
@@ -81,7 +85,11 @@ impl Sink {
 pub async fn serve(listener: TcpListener, status: StatusCode, note: impl Fn(&[u8]) + Clone + Send + Sync + 'static) {
     // Connections that a client gives up before they are accepted are no reason to stop.
     loop {
-        let Ok((stream, _)) = listener.accept().await else { continue };
+        let Ok((stream, _)) = listener.accept().await else {
+            // Out of descriptors, for one: trying again at once would take a core from what is measured.
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
         let _ = stream.set_nodelay(true);
         let note = note.clone();
         let answer = move |request: Request<Incoming>| {
