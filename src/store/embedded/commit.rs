@@ -89,13 +89,14 @@ impl<D: Disk> Committer<D> {
         let shared = Arc::clone(&self.shared);
         let state = shared.state();
         let mut draft = Draft::new(&shared.limits, shared.time.now_ms(), self.last_id, &*self.entropy);
+        let room = shared.room();
         while let Some(command) = commands.pop_front() {
             if command.stands_alone() {
                 commands.push_front(command);
                 break;
             }
             // They came in before intake was closed.
-            let command = match (command, shared.room()) {
+            let command = match (command, room) {
                 (Command::Accept { reply, .. }, Err(refusal)) => {
                     // Nobody may be waiting any more.
                     let _ = reply.send(Err(refusal.into()));

@@ -145,7 +145,7 @@ fn open_once<D: Disk>(disk: &Arc<D>, home: &Home, opening: &mut Opening<'_>) -> 
     let Opening { data, limits, clock, entropy, rebuild, progress } = opening;
     let (data, limits, clock) = (&*data, &*limits, Arc::clone(clock));
     // On the machine's disk too, whatever the journal's is: the lock and the key space are there.
-    let made = RealDisk.make_dir(data).and_then(|()| disk.make_dir(data));
+    let made = disk.make_dir(data).and_then(|()| RealDisk.create_dir_all(data));
     made.map_err(|source| OpenError::Io { path: data.clone(), source })?;
     let lock = StoreLock::take(data)?;
     let mut incarnation = [0; 8];
