@@ -51,7 +51,7 @@ impl Display for Machine {
         let (processor, cores) = (known(processor.as_ref()), known(cores.as_ref()));
         let (memory, kernel) = (known(memory_bytes.map(|bytes| bytes >> 20)), known(kernel.as_ref()));
         let load = known(load.as_ref());
-        write!(f, "processor {processor}, cores {cores}, memory {memory} MiB, kernel {kernel}, load {load}")
+        write!(f, "processor {processor}, cores {cores}, memory {memory} MiB, kernel {kernel}, load average {load}")
     }
 }
 

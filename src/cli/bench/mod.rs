@@ -12,7 +12,7 @@
 //! | `disk` | what the disk does without any HTTP |
 //! | `latency` | histograms |
 //! | `machine` | which machine this is, and what a process used of it |
-//! | `report` | JSON, tables, what counts as an error |
+//! | `report` | JSON, text, what counts as an error |
 //!
 //! **Invariants**
 //! - Whatever is compared is driven by the same generator with bodies of the same length, in one run.
