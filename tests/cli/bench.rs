@@ -71,8 +71,9 @@ fn every_scenario_comes_to_its_end_beside_its_references() {
 #[test]
 fn an_open_loop_sends_what_is_planned() {
     let home = tempfile::tempdir().unwrap();
-    let planned =
-        |seed| bench(home.path(), &["cycle", "--data", ".", "--rate", "200", "--seed", seed]).expect(0).json();
+    // As many connections as requests at least, so that none goes unsent however slow the disk is.
+    let args = ["bench", "cycle", "--data", ".", "--rate", "200", "--seconds", "0.5", "--connections", "200", "--json"];
+    let planned = |seed| run(home.path(), &[&args[..], &["--seed", seed]].concat(), b"").expect(0).json();
     let report = planned("7");
     assert_eq!(
         (keys(&report["references"]), &report["settings"]["seed"]),
@@ -214,7 +215,7 @@ fn answer(mut stream: TcpStream, told: &Sender<(String, Deed)>) {
         }
         let (_, run) = std::str::from_utf8(&request).unwrap().split_once("\"run\":\"").unwrap();
         let (deed, status) = match n {
-            50 => (Deed::HangUp, ""),
+            5 => (Deed::HangUp, ""),
             _ if n % 3 == 0 => (Deed::Refuse, "503 Service Unavailable"),
             _ => (Deed::Accept, "202 Accepted"),
         };
@@ -298,9 +299,14 @@ fn a_refusal_names_the_flag_and_what_to_do() {
     assert!(unset.stderr.contains("--token: "), "{}", unset.stderr);
     let idle = run(home.path(), &[&["bench"], &target[..], &["--secret", "s"]].concat(), b"").expect(2);
     assert!(idle.stderr.contains("--secret has no effect here: it is for inbound"), "{}", idle.stderr);
-    let mut limited = Command::new("sh");
-    limited.args(["-c", "ulimit -n 100 && exec \"$0\" bench accept --connections 64", env!("CARGO_BIN_EXE_postrider")]);
-    let refused = limited.current_dir(home.path()).output().unwrap();
-    let told = String::from_utf8(refused.stderr).unwrap();
-    assert!(refused.status.code() == Some(2) && told.contains("36 at most") && told.contains("ulimit -Hn"), "{told}");
+    let limited = |limit: &str, args: &str| {
+        let script = format!("ulimit {limit} && exec \"$0\" bench accept {args}");
+        let output = Command::new("sh").args(["-c", &script, env!("CARGO_BIN_EXE_postrider")]).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, told) = limited("-n 100", "--connections 64");
+    assert!(code == Some(2) && told.contains("36 at most") && told.contains("ulimit -Hn"), "{told}");
+    // A soft limit is raised: that it is refused is for another reason.
+    let (code, told) = limited("-S -n 100", "--connections 64 --target http://127.0.0.1:1 --token t");
+    assert!(code == Some(7) && told.contains("can't be reached"), "{told}");
 }
