@@ -18,9 +18,6 @@ use crate::env::Clock;
 /// so that requests rarely meet a connection that is just being closed.
 const IDLE_MS: u64 = 30_000;
 
-/// Unused HTTP/1.1 connections to one host.
-const IDLE_PER_HOST_MAX: usize = 64;
-
 /// What must be equal for a connection to serve: scheme, host and port.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Key {
@@ -66,9 +63,9 @@ pub(super) struct Lease<'p> {
 }
 
 impl Pool {
-    /// An empty pool for so many connections over all hosts.
+    /// An empty pool for so many connections over all hosts, at least one.
     pub(super) fn new(clock: Arc<dyn Clock>, count_max: usize) -> Self {
-        let state = State { count_max, ..State::default() };
+        let state = State { count_max: count_max.max(1), ..State::default() };
         Self { state: Arc::new(Mutex::new(state)), clock }
     }
 
@@ -118,17 +115,26 @@ impl Drop for Lease<'_> {
 }
 
 impl State {
+    /// From the end, where the last used are; what is found broken or old on the way goes.
     fn take(&mut self, key: &Key, now_ms: u64) -> Option<Connection> {
         let idle = self.hosts.get_mut(key)?;
-        let before = idle.len();
-        idle.retain(|entry| entry.is_fresh(now_ms));
-        let shared = idle.iter_mut().rev().find_map(|entry| {
-            let shared = entry.connection.share()?;
-            entry.used_ms = now_ms;
-            Some(shared)
-        });
-        let taken = shared.or_else(|| idle.pop().map(|entry| entry.connection));
-        self.count -= before - idle.len();
+        let mut taken = None;
+        while let Some(mut entry) = idle.pop() {
+            self.count -= 1;
+            if !entry.is_fresh(now_ms) {
+                continue;
+            }
+            taken = Some(match entry.connection.share() {
+                Some(shared) => {
+                    entry.used_ms = now_ms;
+                    idle.push(entry);
+                    self.count += 1;
+                    shared
+                }
+                None => entry.connection,
+            });
+            break;
+        }
         if idle.is_empty() {
             self.hosts.remove(key);
         }
@@ -136,20 +142,32 @@ impl State {
     }
 
     fn put(&mut self, key: Key, entry: Idle) {
-        let idle = self.hosts.entry(key).or_default();
-        let before = idle.len();
-        // One shared connection per host is enough; a second one that a burst of attempts opened closes after its use.
-        let is_h2 = matches!(entry.connection.sender, Sender::H2(_));
-        let known =
-            idle.iter_mut().find(|have| is_h2 && have.connection.share().is_some() && have.connection.is_usable());
-        match known {
-            Some(have) if have.connection.is_same(&entry.connection) => have.used_ms = entry.used_ms,
-            Some(_) => {}
-            None if before < IDLE_PER_HOST_MAX && self.count < self.count_max && entry.connection.is_usable() => {
-                idle.push(entry);
-                self.count += 1;
+        if !entry.connection.is_usable() {
+            return;
+        }
+        if matches!(entry.connection.sender, Sender::H2(_)) {
+            // One shared connection per host is enough; a second one that a burst of attempts opened closes after its use.
+            let mut idle = self.hosts.get_mut(&key).into_iter().flatten();
+            if let Some(known) = idle.find(|have| have.connection.share().is_some() && have.connection.is_usable()) {
+                if known.connection.is_same(&entry.connection) {
+                    known.used_ms = entry.used_ms;
+                }
+                return;
             }
-            None => {}
+        }
+        if self.count >= self.count_max {
+            self.make_room();
+        }
+        self.hosts.entry(key).or_default().push(entry);
+        self.count += 1;
+    }
+
+    /// Closes the longest unused connection of the host that has the most, so that a busy host does not keep others from
+    /// having any.
+    fn make_room(&mut self) {
+        if let Some(most) = self.hosts.values_mut().max_by_key(|idle| idle.len()) {
+            most.remove(0);
+            self.count -= 1;
         }
     }
 

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use postrider::core::attempt::FailureKind;
+use postrider::core::limits::DeliveryLimits;
 use postrider::egress::{Egress, EgressConfig};
 use postrider::engine::Courier;
-use postrider::env::ManualClock;
-use tokio::sync::mpsc;
+use postrider::env::{ManualClock, RealClock};
+use tokio::sync::{Barrier, mpsc};
 
 use super::support::*;
 
@@ -117,24 +118,59 @@ async fn a_connection_closed_while_idle_costs_nothing() {
     }
 }
 
-#[tokio::test]
-async fn attempts_at_once_share_no_http1_connection() {
-    let mut receiver = Receiver::answering(response("200 OK", "", "ok")).await;
-    let egress = Arc::new(receiver.egress());
-    for _ in 0..2 {
-        let attempts: Vec<_> = (0..32)
-            .map(|_| {
-                let (egress, job) = (Arc::clone(&egress), job(&receiver.url(), 5_000));
-                tokio::spawn(async move { egress.attempt(job).await })
-            })
-            .collect();
-        for attempt in attempts {
-            assert_status(&attempt.await.unwrap(), 200);
+/// Answers when so many requests wait, each on a connection of its own.
+async fn at_once(count: usize) -> Receiver {
+    let all = Arc::new(Barrier::new(count));
+    Receiver::start(move |mut conn| {
+        let all = Arc::clone(&all);
+        async move {
+            loop {
+                conn.read_request().await?;
+                all.wait().await;
+                conn.write(&response("200 OK", "", "ok")).await?;
+            }
         }
+    })
+    .await
+}
+
+async fn attempts(count: usize, egress: &Arc<Egress>, url: &str) {
+    let attempt = |_| {
+        let (egress, job) = (Arc::clone(egress), job(url, 30_000));
+        tokio::spawn(async move { egress.attempt(job).await })
+    };
+    let attempts: Vec<_> = (0..count).map(attempt).collect();
+    for attempt in attempts {
+        assert_status(&attempt.await.unwrap(), 200);
     }
-    assert!(receiver.connections() <= 32, "{}", receiver.connections());
-    for _ in 0..64 {
-        receiver.seen().await;
+}
+
+/// As many as an endpoint may have, and more than that, where several endpoints have the same host.
+#[tokio::test]
+async fn attempts_at_once_share_no_http1_connection_and_all_are_kept() {
+    for count in [32, 200] {
+        let receiver = at_once(count).await;
+        let egress = Arc::new(receiver.egress());
+        for _ in 0..3 {
+            attempts(count, &egress, &receiver.url()).await;
+        }
+        assert_eq!(receiver.connections(), count);
+    }
+}
+
+#[tokio::test]
+async fn a_busy_host_leaves_connections_for_others() {
+    let (busy, quiet) = (at_once(4).await, at_once(1).await);
+    let limits = DeliveryLimits { in_flight_max: 4, ..DeliveryLimits::default() };
+    let mut guard = busy.guard();
+    guard.literals.extend(quiet.guard().literals);
+    let config = EgressConfig { limits, guard, ..EgressConfig::default() };
+    let egress = Arc::new(Egress::new(config, Arc::new(RealClock::new())).unwrap());
+    // The quiet host's connection takes the place of one of the busy host's, and keeps it.
+    for connections in [4, 5] {
+        attempts(4, &egress, &busy.url()).await;
+        attempts(1, &egress, &quiet.url()).await;
+        assert_eq!((busy.connections(), quiet.connections()), (connections, 1));
     }
 }
 
