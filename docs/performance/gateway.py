@@ -60,9 +60,9 @@ class Run:
         if shown(arguments) not in self.commands:
             self.commands.append(shown(arguments))
 
-    def bench(self, *arguments) -> dict:
+    def bench(self, *arguments, may_fail: bool = False) -> dict:
         """Runs `postrider bench … --json` on a gateway of its own."""
-        return self.run_bench(["bench", *map(str, arguments), "--data", str(self.data), "--json"])
+        return self.run_bench(["bench", *map(str, arguments), "--data", str(self.data), "--json"], may_fail)
 
     def run_bench(self, arguments: list[str], may_fail: bool = False) -> dict:
         self.record(arguments)
@@ -217,9 +217,9 @@ class Gateway:
             target += ["--sink", f"127.0.0.1:{self.sink_port}"]
         return ["bench", scenario, *map(str, options), *target, "--json"]
 
-    def load(self, scenario: str, *options, sink: bool = False) -> dict:
+    def load(self, scenario: str, *options, sink: bool = False, may_fail: bool = False) -> dict:
         """Puts a load on it; the row of its scenario."""
-        return self.run.run_bench(self.arguments(scenario, options, sink))["scenarios"][0]
+        return self.run.run_bench(self.arguments(scenario, options, sink), may_fail)["scenarios"][0]
 
     def under(self, scenario: str, *options, sink: bool = False, survives: bool = True) -> "Under":
         """Puts a load on it for as long as a block takes; one that the gateway does not survive comes to nothing."""

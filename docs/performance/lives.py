@@ -129,9 +129,10 @@ def costs(run: Run) -> dict:
                   for body in (128, 1 << 10, 16 << 10)]
         run.note("closed loop")
         rates = []
-        for rate, seconds in ((1, 40), (10, 25), (100, 15), (1_000, 15)):
-            quick_s = 3 if rate == 1 else 1
-            row = cost(run, gateway, idle, "--rate", rate, "--connections", 16, seconds=run.n(seconds, quick_s))
+        # Few connections where events are few: the gateway closes one that asks nothing in its first 5 s.
+        for rate, connections, seconds in ((1, 1, 40), (10, 4, 25), (100, 16, 15), (1_000, 64, 15)):
+            options = ("--rate", rate, "--connections", connections)
+            row = cost(run, gateway, idle, *options, seconds=run.n(seconds, 3 if rate == 1 else 1))
             rates.append(row | {"rate_per_s": rate})
         run.note("open loops")
     stored = [left(run, body) for body in (128, 1 << 10, 16 << 10)]
@@ -171,7 +172,7 @@ def cost(run: Run, gateway: Gateway, idle: float | None, *options, seconds: floa
     # What was written before is none of this load's, and all that it writes is.
     os.sync()
     before = gateway.used()
-    row = gateway.load("cycle", *options, "--seconds", seconds, sink=True)
+    row = gateway.load("cycle", *options, "--seconds", seconds, sink=True, may_fail=True)
     # The warm-up counts on both sides of the division.
     gateway.quiet()
     os.sync()

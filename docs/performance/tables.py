@@ -24,20 +24,23 @@ def table(head: list[str], rows: list[list[str]]) -> list[str]:
 def notice(results: Results) -> list[str]:
     if not results.quick:
         return []
-    return [f"> **From a smoke run** (`--quick`), on a machine that was busy; worth nothing but to see that it works: {', '.join(results.quick)}."]
+    what = "**From a smoke run** (`--quick`) on a busy machine, worth nothing but to see that it works"
+    return [f"> {what}: {', '.join(results.quick)}."]
 
 
 def conditions(results: Results) -> list[str]:
-    machines = {}
+    """On what, with what and when; sections that have this in common share a line."""
+    alike = {}
     for name, found in results.files.items():
-        m = found["machine"]
-        what = f"{m['processor']}, {m['cores']} cores, {size(m['memory_bytes'])} of memory, {m['kernel']}, {m['file_system']}"
-        machines.setdefault((what, found["versions"]["postrider"], found["versions"]["commit"], found["date"][:10]), []).append((name, m["load"].split()[0]))
-    lines = []
-    for (what, version, commit, date), sections in machines.items():
-        busiest = max(float(load) for _, load in sections)
-        lines.append(f"- {date}, {version} ({commit}), on {what}; load before a section {busiest:g} at most: {', '.join(name for name, _ in sections)}.")
-    return lines
+        on, versions = found["machine"], found["versions"]
+        machine = f"{on['processor']}, {on['cores']} cores, {size(on['memory_bytes'])} of memory, {on['kernel']}"
+        what = f"{found['date'][:10]}, {versions['postrider']} ({versions['commit']}), on {machine}, {on['file_system']}"
+        alike.setdefault(what, []).append((name, float(on["load"].split()[0])))
+    return [
+        f"- {what}; load before a section {max(load for _, load in sections):g} at most: "
+        f"{', '.join(name for name, _ in sections)}."
+        for what, sections in alike.items()
+    ]
 
 
 def connections(results: Results) -> list[str]:
@@ -60,9 +63,11 @@ def bodies(results: Results) -> list[str]:
     rows = []
     for p in points:
         moved = rate(p, "accept") * p["body_bytes"]
-        bare, accept, cycle = f"{number(reference(p, 'bare'))}/s", rate(p, "accept"), rate(p, "cycle")
-        ratios = [f"{ratio(p, name, 'bare'):.2f}" for name in ("accept", "cycle")]
-        rows.append([kib(p["body_bytes"]), bare, f"{number(accept)}/s", ratios[0], f"{size(moved)}/s", f"{number(cycle)}/s", ratios[1]])
+        rows.append([
+            kib(p["body_bytes"]), f"{number(reference(p, 'bare'))}/s",
+            f"{number(rate(p, 'accept'))}/s", f"{ratio(p, 'accept', 'bare'):.2f}", f"{size(moved)}/s",
+            f"{number(rate(p, 'cycle'))}/s", f"{ratio(p, 'cycle', 'bare'):.2f}",
+        ])
     return table(["body", "bare server", "published", "÷ bare", "bodies published", "delivered, settled", "÷ bare"], rows)
 
 
@@ -84,8 +89,11 @@ def latency(results: Results) -> list[str]:
         told = [ms(quantile(p, "cycle", "arrival_us", name)) for name in ("p50", "p90", "p99", "p999")]
         answer = [ms(quantile(p, "cycle", "answer_us", name)) for name in ("p50", "p99")]
         sync = [ms(median(r["disk"]["overwrite"]["sync_us"][name] for r in p["rounds"]) / 1e3) for name in ("p50", "p99")]
-        rows.append([f"{number(p['rate_per_s'])}/s", " · ".join(sync), " · ".join(answer), " · ".join(told)])
-    return table(["planned", "disk's sync, p50 · p99", "answered, p50 · p99", "delivered, p50 · p90 · p99 · p99.9"], rows)
+        failed = sum(r["scenarios"]["cycle"].get("failed", 0) for r in p["rounds"])
+        planned = f"{number(p['rate_per_s'])}/s"
+        rows.append([planned, " · ".join(sync), " · ".join(answer), " · ".join(told), number(failed)])
+    head = ["planned", "disk's sync, p50 · p99", "answered, p50 · p99", "delivered, p50 · p90 · p99 · p99.9"]
+    return table([*head, "not sent in time, or refused"], rows)
 
 
 def growth(results: Results) -> list[str]:
@@ -129,37 +137,48 @@ def others(results: Results) -> list[str]:
     if drain:
         alone, beside = (drain[name]["p99"] / 1e3 for name in ("others_alone_us", "others_beside_us"))
         lines.append(
-            f"- While {number(drain['backlog'], 2)} deliveries were drained, another endpoint got 100 events per second: p99 from sent to "
-            f"delivered {ms(beside)}, {ms(alone)} without the backlog."
+            f"- While {number(drain['backlog'], 2)} deliveries were drained, another endpoint got 100 events per second: "
+            f"p99 from sent to delivered {ms(beside)}, {ms(alone)} without the backlog."
         )
     if idle:
-        lines.append(f"- A gateway that does nothing woke {number(idle['wakeups'] / idle['seconds'], 2)} times per second.")
+        woke = number(idle["wakeups"] / idle["seconds"], 2)
+        lines.append(f"- Threads of a gateway that does nothing woke {woke} times per second.")
     return lines
 
 
 def capacity(results: Results) -> list[str]:
-    """Unit costs times counts. Costs at a rate lie between those measured beside it, on logarithmic scales."""
+    """Unit costs times counts."""
     said, waiting = results.get("costs"), (results.get("pending") or {}).get("points")
     if not said or not waiting:
         return ["Not measured."]
     each_pending = max(waiting[-1]["rss_bytes"] - waiting[0]["rss_bytes"], 0) / max(waiting[-1]["pending"], 1)
-    bodies, stored = ({row["body_bytes"]: row for row in said[name]} for name in ("bodies", "stored"))
     rows = []
     for per_day in PER_DAY:
         for body in (1 << 10, 16 << 10):
             rate_s = per_day / DAY_S
-            more = {name: bodies[body][name] - bodies[1 << 10][name] for name in ("cpu_us", "disk_bytes") if bodies[body][name] is not None}
-            cpu = between(said, rate_s, "cpu_us") + more["cpu_us"]
-            written = between(said, rate_s, "disk_bytes") + more["disk_bytes"]
-            kept = stored[body]["journal_bytes"] + stored[body]["index_bytes"]
-            memory = bodies[body]["rss_bytes"] + per_day * PENDING_SHARE * each_pending
-            year = written * per_day * 365
+            loaded, stored = (at_body(said[name], body) for name in ("bodies", "stored"))
+            cpu_us, written = (at_rate(said, rate_s, body, name) for name in ("cpu_us", "disk_bytes"))
+            kept = (stored["journal_bytes"] + stored["index_bytes"]) * per_day
+            memory = loaded["rss_bytes"] + per_day * PENDING_SHARE * each_pending
+            year = None if written is None else written * per_day * 365
             rows.append([
-                number(per_day), kib(body), f"{number(rate_s, 2)}/s", flash(kept * per_day * 7), flash(kept * per_day * 30),
-                size(memory), f"{number(cpu * rate_s / 1e4, 2)} %", size(year), years(year),
+                number(per_day), kib(body), f"{number(rate_s, 2)}/s", flash(kept * 7), flash(kept * 30), size(memory),
+                f"{number(cpu_us * rate_s / 1e4, 2)} %", size(year), years(year),
             ])
-    head = ["events per day", "body", "on average", "disk, 7 days", "disk, 30 days", "memory", "of one core", "written per year"]
-    return table([*head, "flash lasts"], rows)
+    head = ["events per day", "body", "on average", "disk, 7 days", "disk, 30 days", "memory", "of one core"]
+    return table([*head, "written per year", "flash lasts"], rows)
+
+
+def at_body(rows: list[dict], body: int) -> dict:
+    return next(row for row in rows if row["body_bytes"] == body)
+
+
+def at_rate(said: dict, rate_s: float, body: int, name: str) -> float | None:
+    """What an event costs: that of 1 KiB at this rate, and what a larger body costs on top in a closed loop."""
+    small, large = (at_body(said["bodies"], bytes_)[name] for bytes_ in (1 << 10, body))
+    if small is None or large is None:
+        return None
+    return between([(row["rate_per_s"], row[name]) for row in by_rate(said)], rate_s) + large - small
 
 
 def flash(value: float) -> str:
@@ -167,19 +186,21 @@ def flash(value: float) -> str:
     return size(value) if value <= FLASH_BYTES else f"({size(value)})"
 
 
-def years(written: float) -> str:
+def years(written: float | None) -> str:
+    if written is None:
+        return "not told"
     lasts = FLASH_WRITES_BYTES / max(written, 1)
     return "over 50 years" if lasts > 50 else f"{number(lasts, 2)} years"
 
 
-def between(said: dict, rate_s: float, name: str) -> float:
-    known = [(row["rate_per_s"], row[name]) for row in by_rate(said) if row[name]]
+def between(known: list[tuple], rate_s: float) -> float:
+    """On a line between the rates beside it, on logarithmic scales; that of the lowest or highest beyond them."""
+    known = [(rate, cost) for rate, cost in known if cost]
     if rate_s <= known[0][0]:
         return known[0][1]
     for (r0, v0), (r1, v1) in zip(known, known[1:]):
         if rate_s <= r1:
-            share = math.log(rate_s / r0) / math.log(r1 / r0)
-            return v0 * (v1 / v0) ** share
+            return v0 * (v1 / v0) ** (math.log(rate_s / r0) / math.log(r1 / r0))
     return known[-1][1]
 
 

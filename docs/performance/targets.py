@@ -38,6 +38,10 @@ def us(value: float) -> str:
     return f"{number(value, 2)} µs"
 
 
+def whole_bytes(value: float) -> str:
+    return f"{number(value, 4)} B"
+
+
 def per_s(value: float) -> str:
     return f"{number(value)}/s"
 
@@ -66,11 +70,13 @@ def intake(results: Results) -> list[Target]:
             Target(f"the same over {minute['seconds'] if minute else 60} s", True, limit, over, "steady", share),
             Target("key space's lag at its end ÷ after 10 s", False, 1.0, lag(minute), "steady", share),
         ]
+    appended, overwritten = (ratio(at[1], "accept", name) for name in ("append", "overwrite"))
+    received = ratio(at[64], "inbound", "accept")
     return [
         *rows,
-        Target("published, 1 connection ÷ append + fdatasync", True, 0.85, ratio(at[1], "accept", "append"), "connections", share),
-        Target("published, 1 connection ÷ overwrite + fdatasync", True, 0.6, ratio(at[1], "accept", "overwrite"), "connections", share),
-        Target("received, Stripe, deduplicated ÷ published", True, 0.7, ratio(at[64], "inbound", "accept"), "connections", share),
+        Target("published, 1 connection ÷ append + fdatasync", True, 0.85, appended, "connections", share),
+        Target("published, 1 connection ÷ overwrite + fdatasync", True, 0.6, overwritten, "connections", share),
+        Target("received, Stripe, deduplicated ÷ published", True, 0.7, received, "connections", share),
     ]
 
 
@@ -87,7 +93,7 @@ def cycle(results: Results) -> list[Target]:
         Target("full cycle ÷ bare server", True, 0.15, ratio(at, "cycle", "bare"), "connections", share),
         Target("fan-out 10, deliveries", True, 30_000, rate(wide, "fan-out", "deliveries_per_s"), "fan_out", per_s),
         Target("processor time per cycle", False, 90, costs.get("cpu_us"), "costs", us),
-        Target("written to the disk per cycle", False, 1_900, costs.get("disk_bytes"), "costs", lambda b: f"{number(b, 4)} B"),
+        Target("written to the disk per cycle", False, 1_900, costs.get("disk_bytes"), "costs", whole_bytes),
     ]
     for planned, limit in ((200, 8), (2_000, 15)):
         late = beyond_the_disk(results.point("latency", "rate_per_s", planned))
@@ -110,10 +116,11 @@ def backlog(results: Results) -> list[Target]:
     page = results.cargo("due", "1000000" if "due" not in results.quick else "100000", "due")
     drained, dead = results.get("drain"), results.get("dead") or {}
     beside = number(dead.get("pending", 500_000))
+    accepts = most and paired(most["accepts_per_s"])
     rows = [
         Target(f"{count} pending a day ahead: memory", False, 250e6, most and most["rss_bytes"], "pending", size),
         Target("the same: next 100 due", False, 1, page and 1e3 / page["per_s"], "due", ms),
-        Target("the same: accepts ÷ those of an empty gateway", True, 0.9, most and paired(most["accepts_per_s"]), "pending", share),
+        Target("the same: accepts ÷ those of an empty gateway", True, 0.9, accepts, "pending", share),
         Target(
             f"{number(drained['backlog'] if drained else 1_000_000, 2)} due at one moment: drained ÷ cycle", True, 0.8,
             drained and drained["drained_per_s"] / median(drained["cycle_per_s"]), "drain", share,
@@ -129,11 +136,12 @@ def lasting(results: Results) -> list[Target]:
     started, idle, through = results.get("start"), results.get("idle"), results.get("retention")
     built = results.cargo("rebuild", "", "rebuild")
     events = number(started["events"], 2) if started else "1,000,000"
+    rebuilt = built and built["ratios"].get("sled")
     passed = number(through["events"], 2) if through else "10,000,000"
     return [
         Target(f"start after SIGKILL, {events} events", False, 2, started and median(started["accept"]), "start", seconds),
         Target("the same, each with a dedup key", False, 5, started and median(started["inbound"]), "start", seconds),
-        Target("rebuild of a lost key space ÷ sled's inserts", True, 0.8, built and built["ratios"].get("sled"), "rebuild", share),
+        Target("rebuild of a lost key space ÷ sled's inserts", True, 0.8, rebuilt, "rebuild", share),
         Target("idle: memory", False, 20e6, idle and idle["rss_bytes"], "idle", size),
         Target("idle: processor", False, 0.001, idle and idle["cpu_s"] / idle["seconds"], "idle", percent),
         Target(
@@ -146,4 +154,5 @@ def lasting(results: Results) -> list[Target]:
 
 
 def headline(results: Results) -> list[str]:
-    return ["| what | target | measured | ÷ target | section |", "|---|---|---|---|---|", *(t.line() for t in targets(results))]
+    head = ["| what | target | measured | ÷ target | section |", "| --- | --- | --- | --- | --- |"]
+    return head + [target.line() for target in targets(results)]
