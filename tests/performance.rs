@@ -51,7 +51,11 @@ fn a_figure_that_was_typed_and_a_picture_that_is_stale_are_found() {
     let drawn = fs::read_to_string(&picture).unwrap();
     let mark = "<!-- results: headline -->\n";
     for (page, picture_now, found) in [
-        (page.replace(mark, &format!("{mark}| a figure | of | one's | own | |\n")), drawn.clone(), "performance.md is not"),
+        (
+            page.replace(mark, &format!("{mark}| a figure | of | one's | own | |\n")),
+            drawn.clone(),
+            "performance.md is not",
+        ),
         (page.clone(), drawn.replace("</svg>", "<!-- -->\n</svg>"), "connections.svg is not"),
     ] {
         fs::write(home.path().join("performance.md"), page).unwrap();
