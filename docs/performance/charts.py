@@ -75,7 +75,7 @@ def memory(results: Results) -> str:
 def growth(results: Results) -> str:
     lines, ends = [], []
     for section, name in (("pending", "pending"), ("stored", "stored")):
-        points = [p for p in (results.get(section) or {"points": []})["points"] if p[name] > 0]
+        points = [p for p in (results.get(section) or {"points": []})["points"] if p[name] > 100]
         lines.append(Series(name, along(points, name, lambda p: paired(p["accepts_per_s"]))))
         ends += [point[name] for point in points]
     target = Series("target", [(min(ends), 0.9), (max(ends), 0.9)], reference=True)
@@ -86,8 +86,7 @@ def growth(results: Results) -> str:
 
 
 def start(results: Results) -> str:
-    points = [p for p in results.get("stored")["points"] if p["stored"] > 0]
-    line = along(points, "stored", lambda p: median(p["start_s"]))
+    line = along(results.get("stored")["points"], "stored_at_start", lambda p: median(p["start_s"]))
     title = f"After SIGKILL with {number(line[-1][0])} events stored the first is answered in {number(line[-1][1], 2)} s"
     target = Series("target", [(line[0][0], 2.0), (line[-1][0], 2.0)], reference=True)
     x = Axis("events stored", log=True)

@@ -222,28 +222,26 @@ def pending(run: Run) -> dict:
 
 
 def stored(run: Run) -> dict:
-    """Events that came to their end and are kept."""
-    levels = [0, *(run.n(full, full // 100) for full in (100_000, 1_000_000, 10_000_000))]
-    room = shutil.disk_usage(run.data).free
+    """Events that came to their end and are kept: a gateway for each level, as measuring adds more."""
     points = []
-    with Gateway(run, KEEP_ALL) as gateway:
-        for level in levels:
-            if level * 1_300 > room * 0.8:
-                run.note(f"{level} events do not fit on this disk")
-                break
+    for level in (0, *(run.n(full, full // 100) for full in (100_000, 1_000_000, 10_000_000))):
+        if level * 1_300 > shutil.disk_usage(run.data).free * 0.8:
+            run.note(f"{level} events do not fit on this disk")
+            break
+        with Gateway(run, KEEP_ALL) as gateway:
             gateway.fill("accept", gateway.taken, level)
             gateway.quiet()
-            with Gateway(run, KEEP_ALL) as empty:
-                rates = pairs(run, "accept", [empty, gateway], run.n(4, 0.4), run.n(3, 1))
-            starts = restarts(run, gateway, "accept")
-            points.append({
-                "stored": level,
-                "accepts_per_s": rates,
-                "start_s": starts,
+            point = {
+                "stored": gateway.taken(),
                 "disk_bytes": machine.allocated_bytes(gateway.data),
                 "rss_bytes": gateway.rss_bytes(),
-            })
-            run.note(f"{level} stored")
+            }
+            with Gateway(run, KEEP_ALL) as empty:
+                point["accepts_per_s"] = pairs(run, "accept", [empty, gateway], run.n(3, 0.4), run.n(3, 1))
+            point["start_s"] = restarts(run, gateway, "accept")
+            point["stored_at_start"] = gateway.taken()
+        points.append(point)
+        run.note(f"{point['stored']} stored")
     return {"points": points}
 
 

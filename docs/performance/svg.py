@@ -75,7 +75,9 @@ def nice(low: float, high: float, log: bool) -> list:
 
 def chart(title: str, x: Axis, y: Axis, series: list[Series]) -> str:
     """One picture; its title says what is to be seen."""
-    series = [line for line in series if line.points]
+    # A logarithm has no place for nothing.
+    shown = [[p for p in line.points if (p[0] > 0 or not x.log) and (p[1] > 0 or not y.log)] for line in series]
+    series = [Series(line.name, points, line.reference) for line, points in zip(series, shown) if points]
     xs = [point[0] for line in series for point in line.points]
     ys = [point[1] for line in series for point in line.points]
     x_ends, y_ends = (min(xs), max(xs)), y.ends(ys)

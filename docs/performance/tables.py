@@ -101,7 +101,7 @@ def growth(results: Results) -> list[str]:
     for p in (results.get("pending") or {"points": []})["points"]:
         rows.append([f"{number(p['pending'], 2)} pending", size(p["rss_bytes"]), f"{paired(p['accepts_per_s']):.2f}", "", ""])
     for p in (results.get("stored") or {"points": []})["points"]:
-        started = f"{number(median(p['start_s']), 2)} s"
+        started = f"{number(median(p['start_s']), 2)} s, at {number(p['stored_at_start'], 2)}"
         accepts = f"{paired(p['accepts_per_s']):.2f}"
         rows.append([f"{number(p['stored'], 2)} stored", size(p["rss_bytes"]), accepts, started, size(p["disk_bytes"])])
     return table(["", "memory", "accepts ÷ empty", "start after SIGKILL", "disk"], rows)
