@@ -11,11 +11,11 @@ HEADLINE_CONNECTIONS = (1, 64, 256)
 
 def short(row: dict) -> dict:
     """What is kept of a scenario's row; a figure that the machine did not give is null."""
-    used, deliveries = row.get("gateway") or {}, row.get("deliveries") or {}
+    used, deliveries, requests = row.get("gateway") or {}, row.get("deliveries") or {}, row["requests"]
     return {
         "events_per_s": row["events_per_s"],
-        "failed": row["sent"] - row["accepted"] + row["unsent"],
-        "answer_us": row["answer_us"],
+        "failed": requests["sent"] - requests["accepted"] + requests["unsent"],
+        "answer_us": requests["answer_us"],
         "deliveries_per_s": deliveries.get("per_s"),
         "arrival_us": deliveries.get("arrival_us"),
         "cpu_us": used.get("cpu_us"),
