@@ -6,7 +6,7 @@
 //! - `append`, `overwrite`, `grouped`: records of the same length written and synced without any HTTP;
 //! - `plain`: events published that no endpoint takes, each answered when it is durable;
 //! - `inbound`: webhooks signed as Stripe signs them, each verified and deduplicated, answered when it is durable;
-//! - `cycle`: events published, delivered to one endpoint over HTTP, and settled; from the first request to the last settle;
+//! - `cycle`: events published, delivered to one endpoint over HTTP, and settled; from the first request to the last arrival;
 //! - `fan-out 3`, `fan-out 10`: the same with so many endpoints that take each event, where deliveries are counted.
 //!
 //! It is the load generator of `postrider bench`, in rounds. It and the endpoints share the machine with all of them. Figures
@@ -108,7 +108,7 @@ impl At<'_> {
         }
         let used = outcome.cost.map(|cost| cost.used).unwrap_or_default();
         let (count, per_s) = match outcome.delivered {
-            Some(delivered) => (delivered.arrived, outcome.deliveries_per_s().unwrap_or_default()),
+            Some(delivered) => (delivered.arrived.count, outcome.deliveries_per_s().unwrap_or_default()),
             None => (outcome.ran.accepted, outcome.events_per_s()),
         };
         self.add(series, sample(&outcome.ran, count, per_s, &used));
@@ -123,11 +123,11 @@ impl At<'_> {
 
 /// So many answers or deliveries, and what the server used for all of them.
 fn sample(ran: &Ran, count: u64, per_s: f64, used: &Used) -> Sample {
-    let each = |total: f64| Some(total / count.max(1) as f64);
+    let each = |total: Option<f64>| Some(total? / count.max(1) as f64);
     Sample {
         per_s,
-        cpu_us: each(used.cpu_s * 1e6),
-        disk_bytes: each(used.disk_bytes as f64),
+        cpu_us: each(used.cpu_s.map(|s| s * 1e6)),
+        disk_bytes: each(used.disk_bytes.map(|bytes| bytes as f64)),
         p50_us: ran.latency.map(|latency| latency.p50),
         p99_us: ran.latency.map(|latency| latency.p99),
     }

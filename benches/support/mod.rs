@@ -61,7 +61,7 @@ impl Bench {
             return Ok(());
         };
         let machine = Machine::describe();
-        println!("{} cores, {}; {options}", machine.cores, machine.processor);
+        println!("{machine}; {options}");
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let _within = runtime.enter();
         let mut report = Report::new(self.references);

@@ -153,6 +153,14 @@ impl<S: Store> Api<S> {
 
     async fn dispatch(&self, target: Target, call: Call) -> Answer {
         match target {
+            Target::Publish => self.publish(call).await,
+            // Boxed, as the future of a publication, which is moved a few times, would be as large as the largest of them.
+            other => Box::pin(self.dispatch_other(other, call)).await,
+        }
+    }
+
+    async fn dispatch_other(&self, target: Target, call: Call) -> Answer {
+        match target {
             Target::Health => Ok(ops::health()),
             Target::Ready => Ok(self.ready()),
             Target::Metrics => Ok(self.metrics_page()),

@@ -24,10 +24,13 @@ pub const STORAGE: u8 = 6;
 pub const UNREACHABLE: u8 = 7;
 /// An address can't be listened on.
 pub const BIND: u8 = 8;
+/// Ended at once by a second interrupt, as a shell tells an interrupt.
+pub const INTERRUPTED: u8 = 130;
 
 /// What `--help` says of the codes.
 pub const HELP: &str = "Exit codes: 0 ok, 1 negative verdict or damage found, 2 usage, 3 configuration, 4 store held by \
-                        another process, 5 store damaged, 6 storage I/O failed, 7 server unreachable, 8 cannot bind";
+                        another process, 5 store damaged, 6 storage I/O failed, 7 server unreachable, 8 cannot bind, 130 \
+                        interrupted twice";
 
 /// Why a command ended early.
 #[derive(Debug)]

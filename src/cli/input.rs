@@ -88,8 +88,8 @@ fn is_name_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// The secrets that `env:NAME`, `file:PATH` or the texts themselves stand for.
-pub(super) fn secrets(texts: &[String]) -> Result<Vec<Secret>, Failure> {
+/// The secrets that `env:NAME`, `file:PATH` or the texts themselves stand for, which this flag was given.
+pub(super) fn secrets(flag: &str, texts: &[String]) -> Result<Vec<Secret>, Failure> {
     let environment = environment();
     let secret = |text: &String| {
         // An empty text verifies nothing, and the scheme says so; it must not be taken for a usage error.
@@ -97,7 +97,7 @@ pub(super) fn secrets(texts: &[String]) -> Result<Vec<Secret>, Failure> {
             return Ok(Secret::new(""));
         }
         resolve_secret(text, &environment, &SystemFiles)
-            .map_err(|error| Failure::new(exit::CONFIG, format_args!("--secret: {error}")))
+            .map_err(|error| Failure::new(exit::CONFIG, format_args!("{flag}: {error}")))
     };
     texts.iter().map(secret).collect()
 }

@@ -5,10 +5,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 
 /// Whether somebody has asked this process to end.
 #[derive(Debug, Clone, Default)]
-pub struct Interrupt(Arc<AtomicBool>);
+pub struct Interrupt(Arc<Asked>);
+
+#[derive(Debug, Default)]
+struct Asked {
+    once: AtomicBool,
+    twice: Notify,
+}
 
 impl Interrupt {
     /// Listens for SIGINT, SIGTERM and SIGHUP from now on; none of them ends the process by itself any more.
@@ -18,10 +25,10 @@ impl Interrupt {
         for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
             // Where a signal can't be listened for it ends the process as ever.
             if let Ok(mut signal) = signal(kind) {
-                let flag = Arc::clone(&interrupt.0);
+                let interrupt = interrupt.clone();
                 runtime.spawn(async move {
-                    if signal.recv().await.is_some() {
-                        flag.store(true, Ordering::SeqCst);
+                    while signal.recv().await.is_some() {
+                        interrupt.ask();
                     }
                 });
             }
@@ -29,8 +36,20 @@ impl Interrupt {
         interrupt
     }
 
+    /// Asks.
+    pub(super) fn ask(&self) {
+        if self.0.once.swap(true, Ordering::SeqCst) {
+            self.0.twice.notify_one();
+        }
+    }
+
     /// It was asked.
     pub fn came(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.0.once.load(Ordering::Relaxed)
+    }
+
+    /// Waits until it is asked a second time: who does that will not wait for an orderly end. For one waiter.
+    pub(super) async fn came_again(&self) {
+        self.0.twice.notified().await;
     }
 }

@@ -64,7 +64,7 @@ fn profile(name: &str) -> Result<Profile, String> {
 
 /// Signs.
 pub(super) fn run(args: &Args, out: &mut Out) -> Result<u8, Failure> {
-    let secrets = secrets(&args.secrets)?;
+    let secrets = secrets("--secret", &args.secrets)?;
     let now_s = args.at.unwrap_or_else(|| RealClock::new().wall_s());
     let headers = match (args.profile, &args.provider) {
         (Some(profile), _) => by_profile(args, profile, &secrets, now_s)?,

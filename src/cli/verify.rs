@@ -57,7 +57,7 @@ struct Verdict {
 /// Verifies.
 pub(super) fn run(args: &Args, out: &mut Out) -> Result<u8, Failure> {
     let scheme = args.request.scheme(&args.provider)?;
-    let secrets = secrets(&args.secrets)?;
+    let secrets = secrets("--secret", &args.secrets)?;
     let read = args.request.read()?;
     let request = read.request();
     let now_s = args.at.unwrap_or_else(|| RealClock::new().wall_s());

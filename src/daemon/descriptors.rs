@@ -11,12 +11,7 @@ const OTHERS: u64 = 128;
 /// Raises the soft limit to what the limits of the gateway may come to, as far as the hard limit goes.
 pub(super) fn make_room(limits: &Limits) {
     let needed = needed(limits);
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    // None is no limit.
-    let (soft, hard) = (current.unwrap_or(u64::MAX), maximum.unwrap_or(u64::MAX));
-    let wanted = needed.min(hard);
-    let raised = soft < wanted && setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum }).is_ok();
-    let have = if raised { wanted } else { soft };
+    let have = raise(needed);
     if have < needed {
         tracing::warn!(
             have,
@@ -25,6 +20,16 @@ pub(super) fn make_room(limits: &Limits) {
              wait and attempts fail"
         );
     }
+}
+
+/// Raises the soft limit to `needed`, as far as the hard limit goes, and says what it is then.
+pub fn raise(needed: u64) -> u64 {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    // None is no limit.
+    let (soft, hard) = (current.unwrap_or(u64::MAX), maximum.unwrap_or(u64::MAX));
+    let wanted = needed.min(hard);
+    let raised = soft < wanted && setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum }).is_ok();
+    if raised { wanted } else { soft }
 }
 
 /// Each attempt has one connection, and as many are kept open between attempts.

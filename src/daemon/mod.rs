@@ -7,7 +7,7 @@
 //!
 //! **Invariant:** no rules here. What a part does is decided in the part.
 
-mod descriptors;
+pub mod descriptors;
 mod parts;
 mod token;
 

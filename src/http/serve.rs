@@ -6,7 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use hyper::Request;
@@ -212,12 +212,16 @@ where
     }
 
     /// Drives a connection to its end, or until it stays too long in a phase. Can be dropped and called again.
+    ///
+    /// An alarm that is set too early is left where it is, and set anew when it rings: so a connection under load, which
+    /// idles for a moment after each answer, costs no timer per request.
     async fn keep_time<C, E>(&self, mut http: Pin<&mut C>, watch: &Watch)
     where
         C: Future<Output = Result<(), E>>,
         E: std::fmt::Display,
     {
-        let mut alarm = pin!(sleep(Duration::ZERO));
+        let mut alarm = pin!(sleep(Duration::MAX));
+        let mut end = alarm.deadline();
         let mut timed = None;
         poll_fn(|cx| {
             if let Poll::Ready(ended) = http.as_mut().poll(cx) {
@@ -229,9 +233,18 @@ where
             let Some(time) = self.time_for(watch.phase()) else { return Poll::Pending };
             if timed != Some(watch.turn()) {
                 timed = Some(watch.turn());
-                alarm.set(sleep(time));
+                end = sleep(time).deadline();
+                if end < alarm.deadline() {
+                    alarm.as_mut().reset(end);
+                }
             }
-            alarm.as_mut().poll(cx)
+            loop {
+                ready!(alarm.as_mut().poll(cx));
+                if end <= alarm.deadline() {
+                    return Poll::Ready(());
+                }
+                alarm.as_mut().reset(end);
+            }
         })
         .await;
     }

@@ -5,6 +5,7 @@ use std::ops::Bound;
 
 use super::block::{self, BYTES_MAX, BYTES_MIN, Entry, Packer, is_packed};
 use super::keys::{Batch, Keys};
+use super::known::Known;
 use super::meta::{Sum, family_slot};
 use super::tree::TreeError;
 
@@ -14,6 +15,8 @@ type Change<'t> = (&'t [u8], Option<&'t [u8]>);
 /// A batch under construction.
 pub(super) struct Applying<'t> {
     pub(super) keys: &'t Keys,
+    /// What they may hold.
+    pub(super) known: &'t Known,
     /// What is to be written.
     pub(super) batch: Batch,
     /// Per family the count and sum after the batch.
@@ -38,13 +41,14 @@ impl Applying<'_> {
     }
 
     fn alone(&mut self, slot: usize, key: &[u8], value: Option<&[u8]>) -> Result<(), TreeError> {
-        let old = self.keys.get(key)?;
+        let old = if self.known.may_hold(key) { self.keys.get(key)? } else { None };
         if let Some(old) = &old {
             self.sums[slot].remove(key, old);
         }
         match value {
             Some(value) => {
                 self.sums[slot].add(key, value);
+                self.known.add(key);
                 self.batch.push((key.into(), Some(value.into())));
             }
             None if old.is_some() => self.batch.push((key.into(), None)),

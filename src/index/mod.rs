@@ -20,6 +20,7 @@
 //! - The tree is the fold of a *prefix* of the journal; the prefix's end is a key in the same atomic batch.
 //! - The tree can be deleted at any time: nothing is in it that the journal does not say.
 //! - No event bytes, response bytes or texts of dedup keys are in it.
+//! - A key that is new is not searched for in sled where memory can tell: nearly every dedup key is.
 //! - A delivery that settles before the table in memory is applied never reaches sled: it cancels out.
 
 mod apply;
@@ -34,6 +35,7 @@ mod fold;
 mod home;
 mod key;
 mod keys;
+mod known;
 mod ledger;
 pub mod meta;
 pub mod note;

@@ -12,7 +12,9 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use super::apply::Applying;
 use super::block::{self, Entry, is_packed};
+use super::dedup;
 use super::keys::{Batch, Keys, WRITE_MAX, guarded};
+use super::known::Known;
 use super::meta::{self, FORMAT, Meta, Sum, family_slot};
 use super::state::Layered;
 use super::table::Table;
@@ -70,6 +72,7 @@ pub struct Tree {
     keys: Keys,
     /// A batch moves entries from block to block; who looks for one must not look between.
     whole: Arc<RwLock<()>>,
+    known: Arc<Known>,
 }
 
 /// Walks over the entries of a range. Goes on from the last one's key, so that batches applied meanwhile neither hide an
@@ -110,7 +113,7 @@ impl Iterator for Range<'_> {
 impl Tree {
     /// The tree of these keys. Nothing is checked yet: see [`check`](Self::check).
     pub(super) fn new(keys: Keys) -> Self {
-        Self { keys, whole: Arc::default() }
+        Self { keys, whole: Arc::default(), known: Arc::default() }
     }
 
     /// Reads every key and holds the sums against what the tree says of itself.
@@ -121,21 +124,25 @@ impl Tree {
     fn check_unguarded(&self) -> Result<Meta, TreeError> {
         let mut all = self.keys.range(Bound::Unbounded, Bound::Unbounded);
         let Some(bytes) = self.keys.get(meta::KEY)? else {
-            return if all.next().transpose()?.is_none() {
-                Ok(Meta::default())
-            } else {
-                Err(TreeError::Foreign("keys without a position"))
-            };
+            if all.next().transpose()?.is_some() {
+                return Err(TreeError::Foreign("keys without a position"));
+            }
+            self.known.begin(0);
+            self.known.finish();
+            return Ok(Meta::default());
         };
         let meta = Meta::decode(&bytes).ok_or(TreeError::Foreign("a position that does not decode"))?;
         if meta.format != FORMAT {
             return Err(TreeError::Format(meta.format));
         }
         let mut sums = <[Sum; super::FAMILIES.len()]>::default();
+        // As every key is read anyway, it is learnt on the way which dedup keys there are.
+        self.known.begin(family_slot(dedup::FAMILY).map_or(0, |slot| meta.sums[slot].keys));
         for entry in all {
             let (key, value) = entry?;
             if key != meta::KEY {
                 sum_up(&mut sums, &key, &value)?;
+                self.known.add_to_next(&key);
             }
         }
         for (slot, (found, expected)) in sums.iter().zip(&meta.sums).enumerate() {
@@ -144,11 +151,30 @@ impl Tree {
                 return Err(TreeError::Incomplete { family, found: found.keys, expected: expected.keys });
             }
         }
+        self.known.finish();
         Ok(meta)
+    }
+
+    /// Learns anew which dedup keys there are, when so many have gone that what is known says little. Reads them all.
+    pub fn forget_removed(&self, dedup_keys: u64) -> Result<(), TreeError> {
+        if !self.known.begin(dedup_keys) {
+            return Ok(());
+        }
+        guarded("reading the dedup keys", || {
+            let (from, to) = ([dedup::FAMILY], [dedup::FAMILY + 1]);
+            for entry in self.keys.range(Bound::Included(&from), Bound::Excluded(&to)) {
+                self.known.add_to_next(&entry?.0);
+            }
+            self.known.finish();
+            Ok(())
+        })?
     }
 
     /// The value of a key.
     pub fn get(&self, key: &[u8]) -> Result<Option<sled::IVec>, TreeError> {
+        if !self.known.may_hold(key) {
+            return Ok(None);
+        }
         if !is_packed(key) {
             return self.keys.get(key);
         }
@@ -175,7 +201,9 @@ impl Tree {
     /// Applies a table and the new meta in one atomic batch. `meta.sums` is brought up to date on the way.
     pub fn apply(&self, table: &Table, meta: &mut Meta) -> Result<(), TreeError> {
         guarded("applying a batch", || {
-            let mut applying = Applying { keys: &self.keys, batch: Batch::new(), sums: &mut meta.sums };
+            let _adding = self.known.adding();
+            let (keys, known) = (&self.keys, &*self.known);
+            let mut applying = Applying { keys, known, batch: Batch::new(), sums: &mut meta.sums };
             applying.take(table.range(Bound::Unbounded, Bound::Unbounded))?;
             let mut batch = applying.batch;
             batch.push((meta::KEY.into(), Some(meta.encode().into())));
@@ -259,6 +287,7 @@ pub(super) fn is_empty(from: Bound<&[u8]>, to: Bound<&[u8]>) -> bool {
 mod tests {
     use super::super::home::Home;
     use super::*;
+    use crate::core::event::{DedupKey, DedupScope};
     use std::path::Path;
 
     fn open(dir: &Path) -> Result<Tree, TreeError> {
@@ -293,6 +322,32 @@ mod tests {
         waits.recv().unwrap();
         drop(held);
         opening.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn dedup_keys_are_found_over_a_reopen_and_after_most_have_gone() {
+        let key = |n: u64| dedup::key(&DedupKey::new(DedupScope::Inbound, 1, &n.to_string()));
+        let found = |tree: &Tree, n: u64| tree.get(&key(n)).unwrap().is_some();
+        let dir = tempfile::tempdir().unwrap();
+        {
+            let tree = open(dir.path()).unwrap();
+            let mut meta = tree.check().unwrap();
+            let mut table = Table::default();
+            (0..1_000).for_each(|n| table.insert(key(n), b"v".to_vec()));
+            tree.apply(&table, &mut meta).unwrap();
+            assert!((0..1_000).all(|n| found(&tree, n)) && !found(&tree, 1_000));
+        }
+        let tree = open(dir.path()).unwrap();
+        assert!(tree.known.may_hold(&key(1_000)), "nothing is known before every key was read");
+        let mut meta = tree.check().unwrap();
+        assert!((0..1_000).all(|n| found(&tree, n)));
+        assert!((1_000..2_000).filter(|n| tree.known.may_hold(&key(*n))).count() < 50);
+        let mut table = Table::default();
+        (10..1_000).for_each(|n| table.remove(key(n)));
+        tree.apply(&table, &mut meta).unwrap();
+        tree.forget_removed(10).unwrap();
+        assert!((0..10).all(|n| found(&tree, n)) && (10..1_000).all(|n| !found(&tree, n)));
+        assert_eq!(tree.check().unwrap(), meta);
     }
 
     #[test]

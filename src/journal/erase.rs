@@ -158,6 +158,9 @@ pub(super) fn redo<D: Disk>(disk: &D, dir: &Path) -> Result<bool, RedoError> {
     let Some(ranges) = load(disk, dir)? else {
         return Ok(false);
     };
+    // The process that wrote the list may have been killed, or failed, before its name was durable. Half overwritten bodies
+    // without the list would look like damage.
+    disk.sync_dir(dir).map_err(fault("sync before erasing", dir))?;
     zero(disk, dir, &ranges)?;
     let names = disk.list(dir).map_err(fault("list", dir))?;
     for name in names.iter().filter(|name| spare_id(name).is_some()) {

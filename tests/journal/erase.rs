@@ -153,3 +153,35 @@ fn an_erasure_interrupted_at_any_operation_is_finished_or_never_began() {
         }
     }
 }
+
+#[test]
+fn an_erasure_whose_list_was_not_durable_is_finished_although_the_power_goes_meanwhile() {
+    let state = Arc::new(MemDisk::new());
+    drop(journal_full_of_secrets(&state));
+    let whole = Arc::new(state.fork());
+    let mut journal = open(&whole, 2);
+    let before = whole.operations();
+    journal.erase(5, &|_| true).unwrap();
+    let operations = whole.operations() - before;
+    for count in 0..operations {
+        let killed = Arc::new(state.fork());
+        let mut journal = open(&killed, 2);
+        killed.fail_after(count);
+        assert!(journal.erase(5, &|_| true).is_err());
+        drop(journal);
+        // The process ends, not the machine: what it did is there, and may still be lost.
+        killed.heal();
+        for (redone, seed) in (0..).flat_map(|redone| (0..3).map(move |seed| (redone, seed))) {
+            let disk = Arc::new(killed.fork());
+            disk.fail_after(redone);
+            if try_open(&disk, 3).is_ok() {
+                break;
+            }
+            disk.crash(keeper(seed));
+            let what = format!("failing after {count}, then after {redone}, cut {seed}");
+            let (journal, _) = try_open(&disk, 4).unwrap_or_else(|error| panic!("{what}: {error}"));
+            let states = states(&journal, 5);
+            assert!(!states.contains(&BodyState::Damaged), "{what}: {states:?}");
+        }
+    }
+}

@@ -5,6 +5,10 @@
 //! waits for it, and counts from the time that it was planned for. So a server that stalls is charged for all who would have
 //! come meanwhile (no coordinated omission).
 //!
+//! Rates are of the window that was planned, or that an interrupt ended: a server that stops answering in the middle of it is
+//! not measured by its good half alone. For the same reason a request that no answer came to counts as one that took as long
+//! as an answer is waited for.
+//!
 //! **Invariant:** what was sent was accepted, refused with a status, or broken; what was planned was sent or is told as unsent.
 
 use std::collections::BTreeMap;
@@ -18,10 +22,10 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::answer;
+use super::destination::Destination;
 use super::latency::{Latency, Quantiles};
 use super::request::Requests;
 use super::schedule::Schedule;
-use super::target::Target;
 use crate::cli::exit::{self, Failure};
 use crate::cli::interrupt::Interrupt;
 use crate::env::{Clock as _, RealClock};
@@ -29,7 +33,7 @@ use crate::env::{Clock as _, RealClock};
 /// Milliseconds for a connection to be made.
 const CONNECT_TIMEOUT_MS: u64 = 5_000;
 
-/// Milliseconds after the end of a load in which answers may still come.
+/// Milliseconds after the end of a load in which answers may still come, and what a request without one counts as.
 const ANSWER_TIMEOUT_MS: u64 = 30_000;
 
 /// The same after an interrupt: whoever waits wants to see what there is.
@@ -78,17 +82,20 @@ pub struct Ran {
     pub sent: u64,
     /// Of these, answered with 2xx.
     pub accepted: u64,
+    /// Of the accepted, answered within the window.
+    pub in_time: u64,
     /// Of these, answered with another status: how many with which.
     pub refused: BTreeMap<u16, u64>,
     /// Requests planned that were never sent, as every connection was busy until the end.
     pub unsent: u64,
     /// Connections that could not be made again after they had broken.
     pub lost: u64,
-    /// Microseconds until an accepted request was answered, and for those unsent how long they had waited at the end.
+    /// Microseconds until an accepted request was answered; for those unsent how long they had waited at the end, and for
+    /// those without an answer how long one is waited for.
     pub latency: Option<Quantiles>,
-    /// The clock when the load began.
+    /// The clock when the window began.
     pub from_us: u64,
-    /// The clock when the last connection had its last answer.
+    /// The clock when it ended: as planned, or when an interrupt came.
     pub until_us: u64,
 }
 
@@ -103,9 +110,9 @@ impl Ran {
         self.accepted == self.sent && self.unsent == 0 && self.lost == 0
     }
 
-    /// Accepted requests per second.
+    /// Requests accepted within the window, per second.
     pub fn per_s(&self) -> f64 {
-        per_s(self.accepted, self.from_us, self.until_us)
+        per_s(self.in_time, self.from_us, self.until_us)
     }
 }
 
@@ -116,17 +123,17 @@ pub fn per_s(count: u64, from_us: u64, until_us: u64) -> f64 {
 
 /// What all connections share.
 struct Shared {
-    target: Target,
+    target: Destination,
     requests: Requests,
     course: Course,
     until_us: u64,
     arrivals: Option<Arrivals>,
     sent: AtomicU64,
     accepted: AtomicU64,
+    in_time: AtomicU64,
     refused: Mutex<BTreeMap<u16, u64>>,
     lost: AtomicU64,
     latency: Latency,
-    last_us: AtomicU64,
 }
 
 /// The planned times of an open loop.
@@ -148,7 +155,7 @@ struct Paced {
 ///
 /// # Errors
 /// When the connections can't be made in the first place; what goes wrong later is counted.
-pub async fn run(target: &Target, requests: Requests, load: Load, course: &Course) -> Result<Ran, Failure> {
+pub async fn run(target: &Destination, requests: Requests, load: Load, course: &Course) -> Result<Ran, Failure> {
     let mut streams = Vec::with_capacity(load.connections);
     for _ in 0..load.connections {
         streams.push(connect(target).await.map_err(|error| {
@@ -170,17 +177,17 @@ pub async fn run(target: &Target, requests: Requests, load: Load, course: &Cours
     for stream in streams {
         tasks.spawn(connection(Arc::clone(&shared), stream));
     }
-    shared.watch(&mut tasks, from_us).await;
+    let ended_us = shared.watch(&mut tasks, from_us).await;
     if let Some(arrivals) = &shared.arrivals {
         // Where every connection was lost this ends the pacer early.
         arrivals.due.close();
     }
     let paced = pacer.map(|pacer| pacer.join().map_err(|_| Failure::new(exit::STORAGE, "the pacing thread panicked")));
-    Ok(shared.ran(from_us, paced.transpose()?.unwrap_or_default()))
+    Ok(shared.ran(from_us, ended_us, paced.transpose()?.unwrap_or_default()))
 }
 
 impl Shared {
-    fn new(target: Target, requests: Requests, course: Course, until_us: u64, arrivals: Option<Arrivals>) -> Self {
+    fn new(target: Destination, requests: Requests, course: Course, until_us: u64, arrivals: Option<Arrivals>) -> Self {
         Self {
             target,
             requests,
@@ -189,10 +196,10 @@ impl Shared {
             arrivals,
             sent: AtomicU64::new(0),
             accepted: AtomicU64::new(0),
+            in_time: AtomicU64::new(0),
             refused: Mutex::default(),
             lost: AtomicU64::new(0),
             latency: Latency::default(),
-            last_us: AtomicU64::new(0),
         }
     }
 
@@ -247,17 +254,18 @@ impl Shared {
         false
     }
 
-    /// Waits for the connections' end, and cuts off what hangs.
-    async fn watch(&self, tasks: &mut JoinSet<()>, from_us: u64) {
-        let mut patience_us = self.until_us + ANSWER_TIMEOUT_MS * 1_000;
+    /// Waits for the connections' end, and cuts off what hangs. Gives the end of the window.
+    async fn watch(&self, tasks: &mut JoinSet<()>, from_us: u64) -> u64 {
+        let (mut ended_us, mut patience_us) = (self.until_us, self.until_us + ANSWER_TIMEOUT_MS * 1_000);
         let mut tick = tokio::time::interval(Duration::from_millis(LOOK_MS));
         loop {
             tokio::select! {
-                ended = tasks.join_next() => if ended.is_none() { return },
+                ended = tasks.join_next() => if ended.is_none() { break },
                 _ = tick.tick() => {
                     let now_us = self.now_us();
                     self.course.bar.set_position((now_us.min(self.until_us) - from_us) / 1_000);
                     if self.course.interrupt.came() {
+                        ended_us = ended_us.min(now_us);
                         patience_us = patience_us.min(now_us + INTERRUPTED_TIMEOUT_MS * 1_000);
                     }
                     if now_us > patience_us {
@@ -266,20 +274,23 @@ impl Shared {
                 }
             }
         }
+        // The last may have ended by an interrupt between two looks.
+        if self.course.interrupt.came() { ended_us.min(self.now_us()) } else { ended_us }
     }
 
     fn answered(&self, status: u16, planned_us: u64) {
         let now_us = self.now_us();
-        self.last_us.fetch_max(now_us, Ordering::Relaxed);
         if (200..300).contains(&status) {
             self.accepted.fetch_add(1, Ordering::Relaxed);
+            let is_in_time = now_us <= self.until_us && !self.course.interrupt.came();
+            self.in_time.fetch_add(is_in_time.into(), Ordering::Relaxed);
             self.latency.record(now_us.saturating_sub(planned_us));
         } else {
             *self.refused.lock().unwrap_or_else(PoisonError::into_inner).entry(status).or_default() += 1;
         }
     }
 
-    fn ran(&self, from_us: u64, paced: Paced) -> Ran {
+    fn ran(&self, from_us: u64, until_us: u64, paced: Paced) -> Ran {
         let sent = self.sent.load(Ordering::Relaxed);
         let unsent = paced.planned.saturating_sub(sent);
         if let Some(Arrivals { schedule, .. }) = &self.arrivals {
@@ -288,20 +299,25 @@ impl Shared {
             let waited = schedule.take(unsent as usize).map(|at_us| paced.ended_us.saturating_sub(at_us));
             waited.for_each(|us| self.latency.record(us));
         }
-        Ran {
+        let mut ran = Ran {
             sent,
             accepted: self.accepted.load(Ordering::Relaxed),
+            in_time: self.in_time.load(Ordering::Relaxed),
             refused: self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             unsent,
             lost: self.lost.load(Ordering::Relaxed),
-            latency: self.latency.quantiles(),
+            latency: None,
             from_us,
-            until_us: self.last_us.load(Ordering::Relaxed).max(from_us),
-        }
+            until_us,
+        };
+        let timeout_ms = if self.course.interrupt.came() { INTERRUPTED_TIMEOUT_MS } else { ANSWER_TIMEOUT_MS };
+        (0..ran.broken()).for_each(|_| self.latency.record(timeout_ms * 1_000));
+        ran.latency = self.latency.quantiles();
+        ran
     }
 }
 
-async fn connect(target: &Target) -> std::io::Result<TcpStream> {
+async fn connect(target: &Destination) -> std::io::Result<TcpStream> {
     let connecting = TcpStream::connect(&target.authority);
     let stream = tokio::time::timeout(Duration::from_millis(CONNECT_TIMEOUT_MS), connecting).await??;
     stream.set_nodelay(true)?;
@@ -341,53 +357,109 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
 
+    const ACCEPTED: &str = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+
     /// A server that answers each request on a connection with the next of `answers`, and hangs up after the last.
-    async fn server(answers: &'static [&'static str], pause_ms: u64) -> Target {
+    async fn server(answers: &'static [&'static str], pause_ms: u64) -> Destination {
+        counting_server(answers, pause_ms).await.0
+    }
+
+    /// The same, and how many of its answers were each of `answers`.
+    async fn counting_server(answers: &'static [&'static str], pause_ms: u64) -> (Destination, Arc<Vec<AtomicU64>>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let authority = listener.local_addr().unwrap().to_string();
+        let counts: Arc<Vec<_>> = Arc::new(answers.iter().map(|_| AtomicU64::new(0)).collect());
+        let counted = Arc::clone(&counts);
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
+                let counted = Arc::clone(&counted);
                 tokio::spawn(async move {
                     let mut buffer = vec![0; 4_096];
-                    for answer in answers {
+                    for (answer, count) in answers.iter().zip(&*counted) {
                         if stream.read(&mut buffer).await.unwrap_or(0) == 0 {
                             return;
                         }
                         tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+                        count.fetch_add(1, Ordering::SeqCst);
                         let _ = stream.write_all(answer.as_bytes()).await;
                     }
                 });
             }
         });
-        Target { authority, path: "/".to_owned(), token: None }
+        (Destination { authority, path: "/".to_owned(), token: None }, counts)
     }
 
-    async fn ran(target: &Target, connections: usize, rate: Option<f64>) -> Ran {
-        let requests = Requests::published(target, TYPE_FOR_SINK, &tag(1), BODY_BYTES_MIN);
+    async fn ran(target: &Destination, connections: usize, rate: Option<f64>) -> Ran {
         let load = Load { connections, rate, lasts: Duration::from_millis(200), seed: 3 };
-        run(target, requests, load, &Course::default()).await.unwrap()
+        ran_to_its_end(target, load, &Course::default()).await
+    }
+
+    async fn ran_to_its_end(target: &Destination, load: Load, course: &Course) -> Ran {
+        let requests = Requests::published(target, TYPE_FOR_SINK, &tag(1), BODY_BYTES_MIN);
+        run(target, requests, load, course).await.unwrap()
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn whatever_was_sent_is_accepted_refused_or_broken() {
-        const ANSWERS: &[&str] = &[
-            "HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n",
-            "HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n",
-            "HTTP/1.1 ",
-        ];
-        let target = server(ANSWERS, 0).await;
+        const ANSWERS: &[&str] = &[ACCEPTED, "HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n", "HTTP/1.1 "];
+        let (target, counts) = counting_server(ANSWERS, 0).await;
         let ran = ran(&target, 2, None).await;
-        let refused = ran.refused[&503];
-        assert!(ran.accepted > 0 && ran.broken() > 0 && ran.refused.len() == 1, "{ran:?}");
-        assert!(refused.abs_diff(ran.accepted) <= 2 && refused.abs_diff(ran.broken()) <= 2, "{ran:?}");
+        let [accepted, refused, broken] = [0, 1, 2].map(|n| counts[n].load(Ordering::SeqCst));
+        assert!(broken > 0, "the server should have hung up at least once");
+        assert_eq!((ran.accepted, &ran.refused, ran.broken()), (accepted, &[(503, refused)].into(), broken), "{ran:?}");
         assert!(!ran.is_clean() && ran.per_s() > 0.0, "{ran:?}");
+        // However soon it hung up, nobody had an answer.
+        assert!(ran.latency.unwrap().max >= ANSWER_TIMEOUT_MS * 1_000, "{ran:?}");
+    }
+
+    /// A server that answers two requests of one connection, and the listener is gone; `then` it lets the connection go.
+    async fn server_of_two(then: impl Future<Output = ()> + Send + 'static) -> Destination {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let authority = listener.local_addr().unwrap().to_string();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            drop(listener);
+            for answer in [ACCEPTED, ACCEPTED, ""] {
+                assert!(stream.read(&mut [0; 4_096]).await.unwrap() > 0);
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+            then.await;
+        });
+        Destination { authority, path: "/".to_owned(), token: None }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_rate_is_of_the_window_that_was_planned() {
+        // The server is gone after two answers: the rest of the window counts too.
+        let load = Load { connections: 1, rate: None, lasts: Duration::from_secs(20), seed: 3 };
+        let stalled = ran_to_its_end(&server_of_two(async {}).await, load, &Course::default()).await;
+        let is = (stalled.accepted, stalled.per_s(), stalled.broken(), stalled.lost);
+        assert_eq!(is, (2, 0.1, 1, 1), "{stalled:?}");
+        // An answer after its end does not.
+        let slow = ran(&server(&[ACCEPTED], 250).await, 1, None).await;
+        assert_eq!((slow.accepted, slow.per_s(), slow.is_clean()), (1, 0.0, true), "{slow:?}");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_interrupt_ends_the_window_and_cuts_off_what_hangs() {
+        let course = Course::default();
+        let interrupt = course.interrupt.clone();
+        let target = server_of_two(async move {
+            interrupt.ask();
+            std::future::pending().await
+        });
+        let load = Load { connections: 1, rate: None, lasts: Duration::from_secs(3_600), seed: 3 };
+        let ran = ran_to_its_end(&target.await, load, &course).await;
+        assert_eq!((ran.sent, ran.accepted, ran.broken(), ran.lost), (3, 2, 1, 0), "{ran:?}");
+        assert!(ran.latency.unwrap().max >= INTERRUPTED_TIMEOUT_MS * 1_000, "{ran:?}");
+        // Of an hour it would be next to nothing.
+        assert!(ran.per_s() > 2.0 / 60.0, "{ran:?}");
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn an_open_loop_charges_a_slow_server_from_the_planned_time() {
         // One connection with 20 ms for each answer can take 50 requests a second; 500 are planned.
-        let answers = &["HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"; 1_000];
-        let target = server(answers, 20).await;
+        let target = server(&[ACCEPTED; 1_000], 20).await;
         let ran = ran(&target, 1, Some(500.0)).await;
         let planned = Schedule::new(3, 0, 500.0).take_while(|at_us| *at_us < 200_000).count() as u64;
         assert_eq!(ran.sent + ran.unsent, planned, "{ran:?}");
@@ -398,8 +470,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn an_open_loop_sends_every_request_that_is_planned() {
-        let answers = &["HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"; 1_000];
-        let target = server(answers, 0).await;
+        let target = server(&[ACCEPTED; 1_000], 0).await;
         let ran = ran(&target, 16, Some(2_000.0)).await;
         let planned = Schedule::new(3, 0, 2_000.0).take_while(|at_us| *at_us < 200_000).count() as u64;
         assert_eq!((ran.sent, ran.unsent, ran.is_clean()), (planned, 0, true), "{ran:?}");
@@ -408,7 +479,8 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_server_that_is_gone_ends_the_load() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let target = Target { authority: listener.local_addr().unwrap().to_string(), path: "/".into(), token: None };
+        let target =
+            Destination { authority: listener.local_addr().unwrap().to_string(), path: "/".into(), token: None };
         tokio::spawn(async move {
             let connection = listener.accept().await;
             drop((listener, connection));

@@ -1,6 +1,7 @@
 //! Which machine this is, what a process used of it, and what was written, as Linux tells it. Elsewhere these figures are
 //! absent.
 
+use std::fmt::{self, Display};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -17,33 +18,46 @@ const SECTOR_BYTES: u64 = 512;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Machine {
     /// Model of its processor.
-    pub processor: String,
+    pub processor: Option<String>,
     /// Processors that this process may use.
-    pub cores: usize,
+    pub cores: Option<usize>,
     /// Its memory.
     pub memory_bytes: Option<u64>,
     /// Name and release of its kernel.
-    pub kernel: String,
+    pub kernel: Option<String>,
     /// Load averages when the run began: a machine that is busy already measures something else.
-    pub load: String,
+    pub load: Option<String>,
 }
 
 impl Machine {
     /// This machine.
     pub fn describe() -> Self {
-        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-        let (processor, memory) =
-            (field(&read("/proc/cpuinfo"), "model name"), field(&read("/proc/meminfo"), "MemTotal"));
-        let kernel = ["ostype", "osrelease"].map(|name| read(&format!("/proc/sys/kernel/{name}")).trim().to_owned());
-        let load = read("/proc/loadavg").split_whitespace().take(3).collect::<Vec<_>>().join(" ");
+        let read = |path: &str| fs::read_to_string(path).ok();
+        let kernel = |name: &str| Some(read(&format!("/proc/sys/kernel/{name}"))?.trim().to_owned());
+        let load = read("/proc/loadavg").map(|text| text.split_whitespace().take(3).collect::<Vec<_>>().join(" "));
         Self {
-            processor: processor.unwrap_or_else(|| "unknown processor".to_owned()),
-            cores: std::thread::available_parallelism().map_or(0, usize::from),
-            memory_bytes: memory.and_then(|text| kilobytes(&text)),
-            kernel: kernel.join(" ").trim().to_owned(),
+            processor: read("/proc/cpuinfo").and_then(|text| field(&text, "model name")),
+            cores: std::thread::available_parallelism().ok().map(usize::from),
+            memory_bytes: read("/proc/meminfo").and_then(|text| kilobytes(&field(&text, "MemTotal")?)),
+            kernel: kernel("ostype").zip(kernel("osrelease")).map(|(name, release)| format!("{name} {release}")),
             load,
         }
     }
+}
+
+impl Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { processor, cores, memory_bytes, kernel, load } = self;
+        let (processor, cores) = (known(processor.as_ref()), known(cores.as_ref()));
+        let (memory, kernel) = (known(memory_bytes.map(|bytes| bytes >> 20)), known(kernel.as_ref()));
+        let load = known(load.as_ref());
+        write!(f, "processor {processor}, cores {cores}, memory {memory} MiB, kernel {kernel}, load average {load}")
+    }
+}
+
+/// A figure for people.
+pub fn known(figure: Option<impl Display>) -> String {
+    figure.map_or_else(|| "unknown".to_owned(), |figure| figure.to_string())
 }
 
 /// Type and device of the file system that holds `dir`, such as `ext4 on /dev/vda1`.
@@ -60,20 +74,23 @@ pub struct Probe {
     device: Option<(u64, u64)>,
 }
 
-/// Figures that only grow.
+/// Figures that only grow; absent where the system does not tell them.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Used {
     /// Seconds of processor time.
-    pub cpu_s: f64,
+    pub cpu_s: Option<f64>,
     /// Bytes written to the disk, by whomever. (`/proc/PID/io` would tell the process apart, but counts whole folios, which
     /// are a megabyte where the kernel has large ones.)
-    pub disk_bytes: u64,
+    pub disk_bytes: Option<u64>,
 }
 
 impl Used {
     /// What came on top of `before`.
     pub fn since(&self, before: &Self) -> Self {
-        Self { cpu_s: self.cpu_s - before.cpu_s, disk_bytes: self.disk_bytes.saturating_sub(before.disk_bytes) }
+        Self {
+            cpu_s: self.cpu_s.zip(before.cpu_s).map(|(now, before)| now - before),
+            disk_bytes: self.disk_bytes.zip(before.disk_bytes).map(|(now, before)| now.saturating_sub(before)),
+        }
     }
 }
 
@@ -85,7 +102,7 @@ impl Probe {
 
     /// The figures now.
     pub fn read(&self) -> Used {
-        Used { cpu_s: cpu_s(&self.text("stat")).unwrap_or(0.0), disk_bytes: self.disk_bytes().unwrap_or(0) }
+        Used { cpu_s: cpu_s(&self.text("stat")), disk_bytes: self.disk_bytes() }
     }
 
     /// Bytes of memory that the process has now.
@@ -155,10 +172,20 @@ mod tests {
     fn this_process_is_probed() {
         let probe = Probe::new(std::process::id(), Path::new("."));
         let before = probe.read();
-        assert!(probe.read().since(&before).cpu_s >= 0.0);
         if cfg!(target_os = "linux") {
+            assert!(probe.read().since(&before).cpu_s.is_some_and(|s| s >= 0.0));
             assert!(probe.rss_bytes().is_some_and(|bytes| bytes > 1 << 16));
         }
-        assert_eq!(Probe::new(u32::MAX, Path::new("/nowhere")).read(), Used::default());
+    }
+
+    #[test]
+    fn what_is_not_known_is_no_zero() {
+        let nothing = Probe::new(u32::MAX, Path::new("/nowhere")).read();
+        assert_eq!(nothing, Used { cpu_s: None, disk_bytes: None });
+        // A process that has ended meanwhile used an unknown amount, and not a negative one.
+        let before = Used { cpu_s: Some(2.0), disk_bytes: Some(512) };
+        assert_eq!(nothing.since(&before), nothing);
+        let machine = Machine { processor: None, cores: None, memory_bytes: None, kernel: None, load: None };
+        assert_eq!(machine.to_string().matches("unknown").count(), 5, "{machine}");
     }
 }

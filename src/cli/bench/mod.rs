@@ -6,13 +6,13 @@
 //! | `load` | connections that send requests in a closed loop or at planned times |
 //! | `schedule` | the planned times |
 //! | `request`, `answer` | the bytes of requests, and as much of answers as is looked at |
-//! | `target` | where requests go |
+//! | `destination` | where requests go |
 //! | `server` | a gateway and a bare server, each a process of its own |
 //! | `sink` | the endpoint that deliveries arrive at |
 //! | `disk` | what the disk does without any HTTP |
 //! | `latency` | histograms |
 //! | `machine` | which machine this is, and what a process used of it |
-//! | `report` | JSON, tables, what counts as an error |
+//! | `report` | JSON, text, what counts as an error |
 //!
 //! **Invariants**
 //! - Whatever is compared is driven by the same generator with bodies of the same length, in one run.
@@ -20,6 +20,7 @@
 //! - Nothing is left behind: no process, no directory.
 
 mod answer;
+mod destination;
 pub mod disk;
 mod latency;
 pub mod load;
@@ -30,25 +31,25 @@ pub mod scenario;
 mod schedule;
 mod server;
 mod sink;
-mod target;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use self::destination::Destination;
+use self::disk::Synced;
 use self::load::{Course, Load, Ran};
 use self::machine::{Machine, Used};
 use self::report::{Disk, Report};
 use self::request::{BODY_BYTES_MIN, Requests, TYPE_WITHOUT_TAKER, tag};
 use self::scenario::{Plan, Scenario, Site};
 use self::server::Bare;
-use self::target::Target;
 use super::exit::{self, Failure};
 use super::home::Home;
 use super::input::{secrets, time_bar};
 use super::interrupt::Interrupt;
 use super::out::{Out, note};
-use crate::core::secret::Secret;
+use crate::daemon::descriptors;
 use crate::env::{Entropy as _, RealClock, RealEntropy};
 
 /// What `--help` says last.
@@ -61,17 +62,35 @@ pub(super) const EXAMPLES: &str = "Examples:
 
 Without --rate each connection sends as soon as it is answered (closed loop); with it, requests are planned at random times \
 and counted from these, whatever the gateway does (open loop). Exits with 1 if a request was not answered with 2xx, or a \
-delivery did not arrive. An interrupt (Ctrl-C) ends it early; what was measured by then is printed.
+delivery did not arrive. An interrupt (Ctrl-C) ends it early; what was measured by then is printed. A second one ends it at \
+once.
+
+Rates are of the time planned, those of deliveries until the last one arrived. A request without an answer counts in the times \
+as long as an answer is waited for (30 s).
 
 With --target the events stay in that gateway. `accept` publishes events of type nobody.asked; `cycle` and `fan-out` those of \
-type bench.made, for endpoints that you configure with the URL of --sink. --json prints one object: ok, interrupted, \
-versions, machine, settings, disk, references, scenarios.";
+type bench.made, for endpoints that you configure with the URL of --sink.
+
+--json prints one object: ok, interrupted, error, versions, machine (that of the load), settings, disk (sync_us of append and \
+overwrite), references, scenarios. Each scenario has: name, endpoints that take an event, events_per_s, accepts_per_s, ratios; \
+sent, accepted, refused, broken, unsent, connections_lost; answer_us (p50, p90, p99, p999, max); deliveries (expected, arrived, \
+lost, repeated, per_s, with --rate arrival_us); gateway (cpu_us and disk_bytes for each event accepted, rss_bytes). What is \
+not known is null.";
 
 /// Connections at most: as many as the management listener takes.
 const CONNECTIONS_MAX: u64 = 1_024;
 
+/// Endpoints of a fan-out, if nothing else is said.
+const ENDPOINTS: u64 = 10;
+
 /// Endpoints of a fan-out at most.
 const ENDPOINTS_MAX: u64 = 100;
+
+/// Connections that deliveries arrive on at most: as many attempts as a gateway has in flight by default.
+const ARRIVING_MAX: u64 = 1_024;
+
+/// File descriptors for all that is no connection.
+const OTHER_FILES: u64 = 64;
 
 /// Seconds of a load at most: the times that histograms tell apart end with an hour.
 const SECONDS_MAX: f64 = 3_600.0;
@@ -103,6 +122,9 @@ pub(super) struct Args {
     /// Plan so many requests per second, at random times; without it a connection sends as soon as it is answered
     #[arg(long, value_name = "PER_S", value_parser = rate)]
     rate: Option<f64>,
+    /// Decides these times, which it repeats [default: a random one]
+    #[arg(long, value_name = "N", requires = "rate")]
+    seed: Option<u64>,
     /// For how long each scenario is measured
     #[arg(long, value_name = "S", default_value_t = 10.0, value_parser = seconds)]
     seconds: f64,
@@ -110,9 +132,9 @@ pub(super) struct Args {
     #[arg(long, value_name = "BYTES", default_value_t = 1_024)]
     #[arg(value_parser = clap::value_parser!(u64).range(BODY_BYTES_MIN as u64..=BODY_BYTES_MAX))]
     body: u64,
-    /// Endpoints that take each event of a fan-out
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=ENDPOINTS_MAX))]
-    endpoints: u64,
+    /// Endpoints that take each event of a fan-out [default: 10]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=ENDPOINTS_MAX))]
+    endpoints: Option<u64>,
     /// Where the gateway's directory is made for the run, so the disk that is measured [default: that of temporary files]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
@@ -152,29 +174,88 @@ pub(super) fn run(args: &Args, out: &mut Out) -> Result<u8, Failure> {
         let ready = |address: SocketAddr| out.line(address).and_then(|()| out.flush());
         return Bare::serve(ready).map(|()| exit::OK);
     }
+    args.refuse_idle()?;
     let plan = args.plan()?;
+    args.make_room()?;
     let machine = Machine::describe();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::from_error(exit::STORAGE, &error))?;
     let course = Course { clock: RealClock::new(), interrupt: Interrupt::listen(&runtime), bar: time_bar() };
-    let mut report = Report::new(&plan, machine);
-    match &args.target {
-        Some(url) => runtime.block_on(args.elsewhere(url, &plan, &course, &mut report))?,
-        None => runtime.block_on(args.here(&plan, &course, &mut report))?,
-    }
+    let mut report = Report::new(&plan, machine, args.target.as_deref());
+    let done = runtime.block_on(async {
+        tokio::select! {
+            done = args.measure(&plan, &course, &mut report) => done,
+            // What is under way is dropped, and with it the processes and the directory.
+            () = course.interrupt.came_again() => Err(Failure::new(exit::INTERRUPTED, "interrupted twice")),
+        }
+    });
+    // It would wait for threads that write to the disk or look up a name.
+    runtime.shutdown_background();
     course.bar.finish_and_clear();
     if course.interrupt.came() {
         report.interrupted();
     }
-    if args.json {
-        out.json(&report)?;
-    } else {
-        report.print(out)?;
+    if let Err(failure) = &done {
+        report.failed(failure);
     }
-    Ok(if report.is_ok() { exit::OK } else { exit::NEGATIVE })
+    match args.json {
+        _ if done.is_err() && report.is_empty() => {}
+        true => out.json(&report)?,
+        false => report.print(out)?,
+    }
+    done.map(|()| if report.is_ok() { exit::OK } else { exit::NEGATIVE })
 }
 
 impl Args {
+    /// What is to be measured.
+    fn chosen(&self) -> &[Scenario] {
+        if self.scenarios.is_empty() { &Scenario::ALL } else { &self.scenarios }
+    }
+
+    /// Refuses flags that would change nothing: whoever gives one expects something else than what would be measured.
+    fn refuse_idle(&self) -> Result<(), Failure> {
+        let has = |wanted: &[Scenario]| self.chosen().iter().any(|scenario| wanted.contains(scenario));
+        let is_delivering = self.target.is_none() || self.sink.is_some();
+        for (is_given, has_effect, flag, wants) in [
+            (self.endpoints.is_some(), has(&[Scenario::FanOut]), "--endpoints", "fan-out"),
+            (
+                self.endpoints.is_some(),
+                is_delivering,
+                "--endpoints",
+                "deliveries that are measured, with --target by --sink",
+            ),
+            (self.token.is_some(), has(&Scenario::PUBLISHING), "--token", "accept, cycle and fan-out"),
+            (self.secret.is_some(), has(&[Scenario::Inbound]), "--secret", "inbound"),
+            (self.sink.is_some(), has(&[Scenario::Cycle, Scenario::FanOut]), "--sink", "cycle and fan-out"),
+        ] {
+            if is_given && !has_effect {
+                return Err(Failure::usage(format_args!("{flag} has no effect here: it is for {wants}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes room for the descriptors of all connections, those of deliveries as far as the system lets us.
+    fn make_room(&self) -> Result<(), Failure> {
+        let have = descriptors::raise(self.connections + ARRIVING_MAX + OTHER_FILES);
+        let connections_max = have.saturating_sub(OTHER_FILES);
+        if self.connections > connections_max {
+            return Err(Failure::usage(format_args!(
+                "expected --connections to be {connections_max} at most, as this process may open {have} files, got {}: \
+                 raise the hard limit (ulimit -Hn)",
+                self.connections
+            )));
+        }
+        Ok(())
+    }
+
+    async fn measure(&self, plan: &Plan, course: &Course, report: &mut Report) -> Result<(), Failure> {
+        match &self.target {
+            Some(url) => self.elsewhere(url, plan, course, report).await,
+            None => self.here(plan, course, report).await,
+        }
+    }
+
     fn plan(&self) -> Result<Plan, Failure> {
         if self.connections * self.body > REQUEST_BYTES_MAX {
             let (connections, body) = (self.connections, self.body);
@@ -183,10 +264,12 @@ impl Args {
             )));
         }
         let lasts = Duration::from_secs_f64(self.seconds);
-        let seed = RealEntropy.next_u64();
+        // Programs read numbers of JSON as floating point, which has 53 bits for a whole one.
+        let seed = self.seed.unwrap_or_else(|| RealEntropy.next_u64() >> 11);
         let load = Load { connections: self.connections as usize, rate: self.rate, lasts, seed };
         let warm_up = (lasts / 4).min(WARM_UP_MAX);
-        Ok(Plan { load, warm_up, body_bytes: self.body as usize, endpoints: self.endpoints as usize })
+        let endpoints = self.endpoints.unwrap_or(ENDPOINTS) as usize;
+        Ok(Plan { load, warm_up, body_bytes: self.body as usize, endpoints })
     }
 
     /// Measures a gateway of our own, and what bounds it.
@@ -195,8 +278,7 @@ impl Args {
         let home = Home::make(&parent, "bench", false)?;
         let program = std::env::current_exe().map_err(|error| Failure::from_error(exit::STORAGE, &error))?;
         references(plan, &program, &home.path, course, report).await?;
-        let scenarios = if self.scenarios.is_empty() { &Scenario::ALL[..] } else { &self.scenarios };
-        for scenario in scenarios {
+        for scenario in self.chosen() {
             if course.interrupt.came() {
                 break;
             }
@@ -213,13 +295,13 @@ impl Args {
                 "expected one scenario with --target, as each wants another address or endpoint",
             ));
         };
-        let secret = |text: &Option<String>| -> Result<Option<Secret>, Failure> { Ok(secrets(text.as_slice())?.pop()) };
-        let parsed = Target::parse(url);
+        let secret = |flag, text: &Option<String>| secrets(flag, text.as_slice()).map(|mut secrets| secrets.pop());
+        let parsed = Destination::parse(url);
         let target = match scenario {
             Scenario::Inbound => parsed.filter(|target| target.path.starts_with("/in/")),
             _ => {
-                let token = secret(&self.token)?;
-                parsed.filter(|target| target.path == "/").map(|target| Target::publish(&target.authority, token))
+                let token = secret("--token", &self.token)?;
+                parsed.filter(|target| target.path == "/").map(|target| Destination::publish(&target.authority, token))
             }
         };
         let target = target.ok_or_else(|| {
@@ -232,7 +314,7 @@ impl Args {
         if scenario.endpoints(plan.endpoints) > 0 && self.sink.is_none() {
             note("without --sink deliveries are not measured");
         }
-        let secret = secret(&self.secret)?;
+        let secret = secret("--secret", &self.secret)?;
         let site = Site::elsewhere(scenario, plan.endpoints, target, secret, self.sink, course).await?;
         measure(&site, plan, course, report).await
     }
@@ -244,7 +326,7 @@ async fn measure(site: &Site, plan: &Plan, course: &Course, report: &mut Report)
         report.interrupted();
     }
     report.add(&outcome);
-    Ok(())
+    outcome.failure.map_or(Ok(()), Err)
 }
 
 /// What the disk does, and in a closed loop what a server does that only answers, and what many get who share the disk.
@@ -261,8 +343,14 @@ async fn references(
     if machine::file_system(dir).is_some_and(|name| name.starts_with("tmpfs")) {
         note("the directory is in memory, where syncs cost nothing: give --data on the disk that is to be measured");
     }
-    let append = disk::append_alone(dir, bytes, lasts / 2).map_err(io)?;
-    report.disk(Disk::new(dir, append, disk::overwrite_alone(dir, bytes, lasts / 2).map_err(io)?));
+    // On threads of their own, so that an interrupt is heard meanwhile.
+    let alone = async |write: fn(&Path, usize, Duration) -> std::io::Result<Synced>| {
+        let dir = dir.to_owned();
+        let written = tokio::task::spawn_blocking(move || write(&dir, bytes, lasts / 2)).await;
+        written.unwrap_or_else(|panicked| Err(panicked.into())).map_err(io)
+    };
+    let append = alone(disk::append_alone).await?;
+    report.disk(Disk::new(dir, append, alone(disk::overwrite_alone).await?));
     if plan.load.rate.is_some() || course.interrupt.came() {
         return Ok(());
     }

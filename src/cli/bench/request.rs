@@ -6,7 +6,7 @@ use data_encoding::HEXLOWER;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
-use super::target::Target;
+use super::destination::Destination;
 use crate::core::secret::Secret;
 use crate::env::{Clock as _, RealClock};
 
@@ -30,11 +30,25 @@ const DIGITS: usize = 12;
 /// Digits of a unix time until the year 2286.
 const UNIX_DIGITS: usize = 10;
 
-/// How a payload that is delivered begins; tag and planned time follow.
-const MARK: &[u8] = b"{\"run\":\"";
+/// How a payload that is delivered begins; tag, number and planned time follow.
+const MARK: &str = r#"{"run":""#;
 
-/// What stands between tag and time.
-const MARK_TIME: &[u8] = b"\",\"at\":\"";
+/// What stands between tag and number.
+const MARK_NUMBER: &str = r#"","n":""#;
+
+/// What stands between number and time.
+const MARK_TIME: &str = r#"","at":""#;
+
+/// What tells a payload from others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    /// Which load it is of.
+    pub tag: Tag,
+    /// Which request of it, counted from 0.
+    pub number: u64,
+    /// When that was planned.
+    pub at_us: u64,
+}
 
 /// Requests of one load.
 pub struct Requests {
@@ -56,12 +70,12 @@ struct Signer {
 }
 
 impl Requests {
-    /// Publishes an event whose payload says which load it is of, and when it was planned. The whole body, of `bytes` (at
-    /// least [`BODY_BYTES_MIN`]), counts as the event, as it does for a bare server.
-    pub fn published(to: &Target, event_type: &str, tag: &Tag, bytes: usize) -> Self {
-        let tag = String::from_utf8_lossy(tag);
-        let start = format!(r#"{{"eventType":"{event_type}","payload":{{"run":"{tag}","at":""#);
-        let body = filled(&format!(r#"{start}{}","data":""#, "0".repeat(DIGITS)), "\"}}", bytes);
+    /// Publishes events with a [`Mark`] in their payloads. The whole body, of `bytes` (at least [`BODY_BYTES_MIN`]), counts
+    /// as the event, as it does for a bare server.
+    pub fn published(to: &Destination, event_type: &str, tag: &Tag, bytes: usize) -> Self {
+        let (tag, zeros) = (String::from_utf8_lossy(tag), "0".repeat(DIGITS));
+        let start = format!(r#"{{"eventType":"{event_type}","payload":{MARK}{tag}{MARK_NUMBER}"#);
+        let body = filled(&format!(r#"{start}{zeros}{MARK_TIME}{zeros}","data":""#), "\"}}", bytes);
         let bearer = to.token.as_ref().map(|token| format!("Bearer {}", token.expose()));
         let fields: Vec<_> = bearer.iter().map(|bearer| ("authorization", bearer.as_str())).collect();
         let template = post(to, &fields, &body);
@@ -70,7 +84,7 @@ impl Requests {
     }
 
     /// Webhooks as Stripe sends them, each with an id of its own, and signed.
-    pub fn signed(to: &Target, secret: &Secret, tag: &Tag, bytes: usize) -> Self {
+    pub fn signed(to: &Destination, secret: &Secret, tag: &Tag, bytes: usize) -> Self {
         let (tag, zeros) = (String::from_utf8_lossy(tag), "0".repeat(DIGITS));
         let end = format!(r#"","id":"evt_{tag}{zeros}"}}"#);
         let body = filled(r#"{"object":"event","type":"invoice.paid","data":""#, &end, bytes);
@@ -90,13 +104,10 @@ impl Requests {
         if buffer.is_empty() {
             buffer.extend_from_slice(&self.template);
         }
-        let digits = &mut buffer[self.digits_at..][..DIGITS];
+        write_digits(n, &mut buffer[self.digits_at..][..DIGITS]);
         match &self.signer {
-            None => write_digits(at_us, digits),
-            Some(signer) => {
-                write_digits(n, digits);
-                signer.sign(self.digits_at, buffer);
-            }
+            None => write_digits(at_us, &mut buffer[self.digits_at + DIGITS + MARK_TIME.len()..][..DIGITS]),
+            Some(signer) => signer.sign(self.digits_at, buffer),
         }
     }
 }
@@ -121,12 +132,15 @@ impl Signer {
     }
 }
 
-/// Which load a delivered payload is of, and when it was planned; `None` for what is not of a benchmark.
-pub fn mark(payload: &[u8]) -> Option<(Tag, u64)> {
-    let (tag, rest) = payload.strip_prefix(MARK)?.split_first_chunk::<TAG_BYTES>()?;
-    let digits = rest.strip_prefix(MARK_TIME)?.get(..DIGITS)?;
-    let at_us = std::str::from_utf8(digits).ok()?.parse().ok()?;
-    Some((*tag, at_us))
+impl Mark {
+    /// That of a delivered payload; `None` for what is not of a benchmark.
+    pub fn of(payload: &[u8]) -> Option<Self> {
+        let (tag, rest) = payload.strip_prefix(MARK.as_bytes())?.split_first_chunk::<TAG_BYTES>()?;
+        let (number, rest) = rest.strip_prefix(MARK_NUMBER.as_bytes())?.split_at_checked(DIGITS)?;
+        let at_us = rest.strip_prefix(MARK_TIME.as_bytes())?.get(..DIGITS)?;
+        let parsed = |digits| std::str::from_utf8(digits).ok()?.parse().ok();
+        Some(Self { tag: *tag, number: parsed(number)?, at_us: parsed(at_us)? })
+    }
 }
 
 /// The tag of a load that is told from others by this number.
@@ -149,7 +163,7 @@ fn filled(start: &str, end: &str, bytes: usize) -> Vec<u8> {
     [start, &filling, end].concat().into_bytes()
 }
 
-fn post(to: &Target, fields: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
+fn post(to: &Destination, fields: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
     let mut head = format!("POST {} HTTP/1.1\r\nhost: {}\r\n", to.path, to.authority);
     head.push_str(&format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len()));
     for (name, value) in fields {
@@ -165,8 +179,11 @@ mod tests {
     use crate::core::headers::Headers;
     use crate::core::signature::{Request, provider};
 
-    fn to(path: &str) -> Target {
-        Target { authority: "127.0.0.1:1".to_owned(), path: path.to_owned(), token: Some(Secret::new("t0ken")) }
+    /// Bytes of a payload up to the end of its mark.
+    const MARK_BYTES: usize = MARK.len() + TAG_BYTES + MARK_NUMBER.len() + DIGITS + MARK_TIME.len() + DIGITS;
+
+    fn to(path: &str) -> Destination {
+        Destination { authority: "127.0.0.1:1".to_owned(), path: path.to_owned(), token: Some(Secret::new("t0ken")) }
     }
 
     fn split(request: &[u8]) -> (&str, &[u8]) {
@@ -178,8 +195,8 @@ mod tests {
     fn what_is_published_can_be_told_when_it_is_delivered() {
         let requests = Requests::published(&to("/p"), TYPE_FOR_SINK, &tag(7), 300);
         let mut buffer = Vec::new();
-        for at_us in [5, 123_456_789] {
-            requests.write(0, at_us, &mut buffer);
+        for (number, at_us) in [(0, 5), (7_654_321, 123_456_789)] {
+            requests.write(number, at_us, &mut buffer);
             let (head, body) = split(&buffer);
             assert!(head.starts_with("POST /p HTTP/1.1\r\n") && head.contains("Bearer t0ken"), "{head}");
             assert_eq!(body.len(), 300);
@@ -187,10 +204,10 @@ mod tests {
             assert_eq!(value["eventType"], TYPE_FOR_SINK);
             // The gateway delivers the payload's bytes as they were sent.
             let payload = &body[body.windows(10).position(|w| w == b"\"payload\":").unwrap() + 10..body.len() - 1];
-            assert_eq!(mark(payload), Some((tag(7), at_us)));
+            assert_eq!(Mark::of(payload), Some(Mark { tag: tag(7), number, at_us }));
+            (0..MARK_BYTES).for_each(|bytes| assert_eq!(Mark::of(&payload[..bytes]), None));
         }
-        assert_eq!(mark(b"{\"run\":\"0"), None);
-        assert_eq!(mark(b"{}"), None);
+        assert_eq!(Mark::of(b"{}"), None);
     }
 
     #[test]

@@ -4,13 +4,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
-use super::latency::Quantiles;
+use super::destination::Destination;
 use super::load::{self, Course, Load, Ran};
 use super::machine::{Probe, Used};
 use super::request::{Requests, TYPE_FOR_SINK, TYPE_WITHOUT_TAKER, Tag, tag};
 use super::server::Gateway;
-use super::sink::Sink;
-use super::target::Target;
+use super::sink::{Arrived, Sink};
 use crate::cli::exit::{self, Failure};
 use crate::core::secret::Secret;
 use crate::env::{Clock as _, Entropy as _, RealEntropy};
@@ -37,6 +36,9 @@ pub enum Scenario {
 impl Scenario {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Accept, Self::Inbound, Self::Cycle, Self::FanOut];
+
+    /// Those that publish events.
+    pub const PUBLISHING: [Self; 3] = [Self::Accept, Self::Cycle, Self::FanOut];
 
     /// Its name on the command line.
     pub fn name(self) -> &'static str {
@@ -74,39 +76,46 @@ pub struct Plan {
 /// A place that takes events.
 pub struct Site {
     scenario: Scenario,
-    target: Target,
+    target: Destination,
     /// What webhooks are signed with.
     secret: Option<Secret>,
     /// Where deliveries arrive, and how many of each event.
-    sink: Option<(Sink, u64)>,
+    sink: Option<(Sink, u8)>,
     /// The gateway, if it is our own.
     gateway: Option<Gateway>,
 }
 
 /// What came of it.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Outcome {
     /// What was played.
     pub scenario: Scenario,
+    /// Endpoints that take each event.
+    pub endpoints: usize,
     /// The requests.
     pub ran: Ran,
     /// The deliveries, where they arrive here.
     pub delivered: Option<Delivered>,
     /// What the gateway used, if it is our own.
     pub cost: Option<Cost>,
-    /// The clock when all had come to its end.
-    pub until_us: u64,
+    /// Why deliveries were not waited for to the end.
+    pub failure: Option<Failure>,
 }
 
-/// Deliveries that arrived.
+/// Deliveries.
 #[derive(Debug, Clone, Copy)]
 pub struct Delivered {
-    /// As many as must.
+    /// As many as must arrive.
     pub expected: u64,
-    /// As many as did, repetitions included.
-    pub arrived: u64,
-    /// Microseconds from an event's planned time to its arrival.
-    pub latency: Option<Quantiles>,
+    /// Those that did.
+    pub arrived: Arrived,
+}
+
+impl Delivered {
+    /// Those that did not arrive.
+    pub fn lost(&self) -> u64 {
+        self.expected.saturating_sub(self.arrived.count)
+    }
 }
 
 /// What a gateway used.
@@ -119,19 +128,21 @@ pub struct Cost {
 }
 
 impl Outcome {
-    /// Events per second, from the first request to the end of all.
+    /// Events per second: accepted, and delivered to all their endpoints where that is measured.
     pub fn events_per_s(&self) -> f64 {
-        load::per_s(self.ran.accepted, self.ran.from_us, self.until_us)
+        self.deliveries_per_s().map_or_else(|| self.ran.per_s(), |per_s| per_s / self.endpoints as f64)
     }
 
-    /// Deliveries per second, likewise.
+    /// Deliveries that arrived, per second of the window or, where that is longer, of the time until the last of them came.
+    /// How long lost ones were waited for has no part in it.
     pub fn deliveries_per_s(&self) -> Option<f64> {
-        Some(load::per_s(self.delivered?.arrived, self.ran.from_us, self.until_us))
+        let Arrived { count, last_us, .. } = self.delivered?.arrived;
+        Some(load::per_s(count, self.ran.from_us, last_us.max(self.ran.until_us)))
     }
 
     /// Every event was accepted, and every delivery arrived.
     pub fn is_clean(&self) -> bool {
-        self.ran.is_clean() && self.delivered.is_none_or(|delivered| delivered.arrived >= delivered.expected)
+        self.ran.is_clean() && self.delivered.is_none_or(|delivered| delivered.lost() == 0) && self.failure.is_none()
     }
 }
 
@@ -157,7 +168,7 @@ impl Site {
             Scenario::Inbound => (gateway.inbound().0, Some(gateway.inbound().1.clone())),
             _ => (gateway.publish(), None),
         };
-        let sink = sink.map(|sink| (sink, endpoints as u64));
+        let sink = sink.map(|sink| (sink, endpoints as u8));
         Ok(Self { scenario, target, secret, sink, gateway: Some(gateway) })
     }
 
@@ -168,14 +179,14 @@ impl Site {
     pub async fn elsewhere(
         scenario: Scenario,
         endpoints: usize,
-        target: Target,
+        target: Destination,
         secret: Option<Secret>,
         sink: Option<SocketAddr>,
         course: &Course,
     ) -> Result<Self, Failure> {
-        let endpoints = scenario.endpoints(endpoints) as u64;
+        let endpoints = scenario.endpoints(endpoints);
         let sink = match sink {
-            Some(address) if endpoints > 0 => Some((listen(address, course).await?, endpoints)),
+            Some(address) if endpoints > 0 => Some((listen(address, course).await?, endpoints as u8)),
             _ => None,
         };
         Ok(Self { scenario, target, secret, sink, gateway: None })
@@ -188,31 +199,35 @@ impl Site {
     pub async fn measure(&self, plan: &Plan, course: &Course) -> Result<Outcome, Failure> {
         course.bar.set_message(format!("{} (warming up)", self.scenario.name()));
         let warm_up = Plan { load: Load { lasts: plan.warm_up, ..plan.load }, ..*plan };
-        self.play(&warm_up, course).await?;
+        self.play(&warm_up, course).await?.failure.map_or(Ok(()), Err)?;
         course.bar.set_message(self.scenario.name());
         let probe = self.gateway.as_ref().map(Gateway::probe);
         let before = probe.as_ref().map(Probe::read).unwrap_or_default();
-        let (ran, delivered) = self.play(plan, course).await?;
-        let until_us = if delivered.is_some() { course.clock.mono_us() } else { ran.until_us };
+        let outcome = self.play(plan, course).await?;
         let cost = probe.map(|probe| Cost { used: probe.read().since(&before), rss_bytes: probe.rss_bytes() });
-        Ok(Outcome { scenario: self.scenario, ran, delivered, cost, until_us })
+        Ok(Outcome { cost, ..outcome })
     }
 
     /// Sends a load, and waits until all of it has come to its end.
-    async fn play(&self, plan: &Plan, course: &Course) -> Result<(Ran, Option<Delivered>), Failure> {
+    async fn play(&self, plan: &Plan, course: &Course) -> Result<Outcome, Failure> {
         let tag = tag(RealEntropy.next_u64());
         let settled_before = match &self.gateway {
             Some(gateway) => gateway.settled().await?,
             None => 0,
         };
-        if let Some((sink, _)) = &self.sink {
-            sink.expect(tag);
+        if let Some((sink, each)) = &self.sink {
+            sink.expect(tag, *each);
         }
         let ran = load::run(&self.target, self.requests(&tag, plan.body_bytes)?, plan.load, course).await?;
-        let Some((sink, each)) = &self.sink else { return Ok((ran, None)) };
-        let expected = ran.accepted * each;
-        self.wait_for(sink, expected, settled_before, course).await?;
-        Ok((ran, Some(Delivered { expected, arrived: sink.count(), latency: sink.quantiles() })))
+        let endpoints = self.scenario.endpoints(plan.endpoints);
+        let mut outcome =
+            Outcome { scenario: self.scenario, endpoints, ran, delivered: None, cost: None, failure: None };
+        if let Some((sink, each)) = &self.sink {
+            let expected = outcome.ran.accepted * u64::from(*each);
+            outcome.failure = self.wait_for(sink, expected, settled_before, course).await.err();
+            outcome.delivered = Some(Delivered { expected, arrived: sink.arrived() });
+        }
+        Ok(outcome)
     }
 
     fn requests(&self, tag: &Tag, bytes: usize) -> Result<Requests, Failure> {

@@ -10,10 +10,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
+use super::destination::Destination;
 use super::machine::Probe;
 use super::request::TYPE_FOR_SINK;
 use super::sink;
-use super::target::Target;
 use crate::cli::child::Process;
 use crate::cli::exit::{self, Failure};
 use crate::cli::gateway;
@@ -33,7 +33,7 @@ const METRICS_MAX: Duration = Duration::from_secs(10);
 pub struct Bare {
     process: Process,
     /// Where requests go.
-    pub target: Target,
+    pub target: Destination,
 }
 
 impl Bare {
@@ -47,7 +47,7 @@ impl Bare {
         command.args(BARE_ARGUMENTS);
         let process = Process::start(command).map_err(|error| failed(error.to_string()))?;
         let authority = process.line().map_err(|error| failed(error.to_string()))?;
-        Ok(Self { process, target: Target { authority, path: "/".to_owned(), token: None } })
+        Ok(Self { process, target: Destination { authority, path: "/".to_owned(), token: None } })
     }
 
     /// What it uses. It writes nothing.
@@ -96,13 +96,14 @@ impl Gateway {
     }
 
     /// Where events are published.
-    pub fn publish(&self) -> Target {
-        Target::publish(&self.authority, Some(self.token.clone()))
+    pub fn publish(&self) -> Destination {
+        Destination::publish(&self.authority, Some(self.token.clone()))
     }
 
     /// Where webhooks come in, and what they are signed with.
-    pub fn inbound(&self) -> (Target, &Secret) {
-        let target = Target { authority: self.gateway.ingress.clone(), path: "/in/stripe".to_owned(), token: None };
+    pub fn inbound(&self) -> (Destination, &Secret) {
+        let target =
+            Destination { authority: self.gateway.ingress.clone(), path: "/in/stripe".to_owned(), token: None };
         (target, &self.secret)
     }
 

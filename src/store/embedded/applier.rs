@@ -5,7 +5,7 @@
 //! that a restart needs.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -25,6 +25,7 @@ const KEYS_SOON: usize = 50_000;
 pub(super) struct Applier {
     nudges: Sender<Nudge>,
     done: Receiver<()>,
+    told: Arc<AtomicBool>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,21 +42,26 @@ enum Nudge {
 pub(super) struct Applying {
     nudges: Receiver<Nudge>,
     done: Sender<()>,
+    /// It knows that there is work and has not begun with it. Waking it for every batch would cost as much as the batch.
+    told: Arc<AtomicBool>,
 }
 
 impl Applier {
     pub(super) fn new() -> (Self, Applying) {
         let (nudges, wanted) = bounded(4);
         let (done, seen) = bounded(1);
-        (Self { nudges, done: seen }, Applying { nudges: wanted, done })
+        let told = Arc::<AtomicBool>::default();
+        (Self { nudges, done: seen, told: Arc::clone(&told) }, Applying { nudges: wanted, done, told })
     }
 
     /// Says that something was folded; never waits.
     pub(super) fn nudge<D: Disk>(&self, shared: &Shared<D>) {
         let soon = shared.state().waiting() > KEYS_SOON
             || shared.lag.bytes.load(Ordering::Relaxed) > shared.limits.lag_bytes_max / 2;
-        // A full channel means that it has been nudged enough.
-        let _ = self.nudges.try_send(if soon { Nudge::Now } else { Nudge::Work });
+        if !self.told.swap(true, Ordering::AcqRel) || soon {
+            // A full channel means that it has been nudged enough.
+            let _ = self.nudges.try_send(if soon { Nudge::Now } else { Nudge::Work });
+        }
     }
 
     /// Waits until the lag is within its limit; false when the storage has failed.
@@ -84,6 +90,8 @@ impl Applying {
             // Half of the lag that is allowed; the other half is for applying.
             let settle_time = SETTLE_TIME.min(Duration::from_millis(shared.limits.lag_ms_max / 2));
             let stop = nudge == Nudge::Stop || (nudge == Nudge::Work && self.linger(settle_time) == Nudge::Stop);
+            // Before the table is taken: what is folded into the next one is told anew.
+            self.told.swap(false, Ordering::AcqRel);
             if apply(shared).is_err() {
                 return;
             }

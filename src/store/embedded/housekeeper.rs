@@ -101,6 +101,7 @@ impl<D: Disk> Housekeeper<D> {
         self.make_room();
         ballast::take_on(&*self.disk, &self.data, &self.shared.limits);
         self.sweep();
+        self.forget_removed();
         let ahead_ms = self.shared.time.wall_ahead_ms();
         if ahead_ms.abs_diff(self.wall_ahead_ms) > STEP_MS {
             let by_ms = ahead_ms - self.wall_ahead_ms;
@@ -197,6 +198,17 @@ impl<D: Disk> Housekeeper<D> {
         let Some(writer) = &self.writer else { return answer.blocking_recv().ok() };
         writer.lock().unwrap_or_else(PoisonError::into_inner).work_off();
         answer.try_recv().ok()
+    }
+
+    /// Dedup keys that were swept out long ago are no longer taken for known.
+    fn forget_removed(&self) {
+        let (tree, keys) = {
+            let state = self.shared.state();
+            (state.tree().clone(), state.dedup_keys())
+        };
+        if let Err(error) = tree.forget_removed(keys) {
+            self.shared.fail(&error);
+        }
     }
 
     /// Looks at some dedup keys and has the expired ones removed.

@@ -6,7 +6,7 @@ use crate::core::secret::Secret;
 
 /// A place that takes requests.
 #[derive(Debug, Clone)]
-pub struct Target {
+pub struct Destination {
     /// `host:port`.
     pub authority: String,
     /// Path of the requests.
@@ -18,7 +18,7 @@ pub struct Target {
 /// Where events are published, under a management address.
 pub const PUBLISH_PATH: &str = "/api/v1/app/default/msg";
 
-impl Target {
+impl Destination {
     /// What a URL of plain HTTP names; `None` for anything else.
     pub fn parse(url: &str) -> Option<Self> {
         let uri: Uri = url.parse().ok()?;
@@ -40,7 +40,7 @@ mod tests {
 
     #[test]
     fn a_target_is_an_http_url() {
-        let parsed = |url| Target::parse(url).map(|target| (target.authority, target.path));
+        let parsed = |url| Destination::parse(url).map(|target| (target.authority, target.path));
         let is = |authority: &str, path: &str| Some((authority.to_owned(), path.to_owned()));
         assert_eq!(parsed("http://a:8080/in/stripe?x=1"), is("a:8080", "/in/stripe?x=1"));
         assert_eq!(parsed("http://[::1]"), is("[::1]:80", "/"));
