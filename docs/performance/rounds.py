@@ -11,7 +11,7 @@ HEADLINE_CONNECTIONS = (1, 64, 256)
 
 def short(row: dict) -> dict:
     """What is kept of a scenario's row; a figure that the machine did not give is null."""
-    used, deliveries, requests = row.get("gateway") or {}, row.get("deliveries") or {}, row["requests"]
+    used, deliveries, requests = row.get("gateway") or {}, row.get("deliveries") or {}, row.get("requests", row)
     return {
         "events_per_s": row["events_per_s"],
         "failed": requests["sent"] - requests["accepted"] + requests["unsent"],
