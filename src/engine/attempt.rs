@@ -12,8 +12,9 @@ use super::courier::{Courier, Job, Report};
 use super::horizon::Horizon;
 use super::lane::{Load, Release};
 use super::log::{Line, record};
+use super::pace::Health;
 use crate::core::attempt::{Attempt, FailureKind};
-use crate::core::delivery::{DeliveryId, next_after};
+use crate::core::delivery::{DeadReason, DeliveryId, Next, next_after};
 use crate::core::endpoint::Endpoint;
 use crate::core::id::{AttemptId, EndpointId};
 use crate::env::Entropy;
@@ -30,7 +31,7 @@ const REPORTED_MAX: usize = 1_000;
 #[derive(Debug)]
 pub(super) enum Message {
     /// An attempt has ended; its settle is under way.
-    Ended(DeliveryId),
+    Ended(DeliveryId, Health),
     /// A lease ends.
     Released(DeliveryId, Release),
     /// The task of an attempt ended without a word.
@@ -149,9 +150,8 @@ impl<S: Store, C: Courier> Desk<S, C> {
         };
         let ended_ms = self.store.now_ms();
         drop(in_flight);
-        let _ = messages.send(Message::Ended(delivery));
-
         let settle = self.settle(&endpoint, due, number, (started_ms, ended_ms), report);
+        let _ = messages.send(Message::Ended(delivery, health(settle.next)));
         let line = Line::new(&endpoint, &settle);
         let applied = self.store.settle(settle).await?;
         Ok(record(&self.metrics, &line, applied))
@@ -207,5 +207,13 @@ impl<S: Store, C: Courier> Desk<S, C> {
 
     fn hold(&self) -> Release {
         Release::Hold { until_ms: self.store.now_ms().saturating_add(HOLD_MS) }
+    }
+}
+
+/// A delivery whose schedule is at its end failed as much as one that is tried again.
+const fn health(next: Next) -> Health {
+    match next {
+        Next::Retry { .. } | Next::Dead { reason: DeadReason::MaxRetries } => Health::Failing,
+        Next::Delivered | Next::Dead { .. } => Health::Well,
     }
 }

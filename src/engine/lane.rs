@@ -22,6 +22,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::horizon::Horizon;
+use super::pace::{Health, Pace};
 use crate::core::delivery::Pending;
 use crate::core::id::EventId;
 use crate::store::{Due, DueKey};
@@ -49,6 +50,7 @@ pub struct Lane {
     leases: HashMap<EventId, Lease>,
     /// Leases whose attempt is being made.
     running: usize,
+    pace: Pace,
     /// Leases that nothing was settled for, by the time when they end.
     held: BTreeSet<(u64, EventId)>,
     loading: Option<Loading>,
@@ -135,6 +137,7 @@ impl Lane {
             keys: HashMap::new(),
             leases: HashMap::new(),
             running: 0,
+            pace: Pace::new(in_flight_max),
             held: BTreeSet::new(),
             loading: None,
             load_from_ms: 0,
@@ -233,6 +236,7 @@ impl Lane {
     /// Leases the delivery that is due first, if an attempt may start.
     pub fn start(&mut self, now_ms: u64) -> Option<Due> {
         self.end_holds(now_ms);
+        self.pace.pass(now_ms);
         let key = *self.window.first_key_value()?.0;
         if !self.has_room() || key.due_ms > now_ms {
             return None;
@@ -245,8 +249,18 @@ impl Lane {
         Some(Due { event: key.event, pending: was })
     }
 
-    /// The attempt has ended; its settle is under way. Frees a place at the endpoint. False when it was not running.
-    pub fn ended(&mut self, event: EventId) -> bool {
+    /// The attempt has ended; its settle is under way. Frees a place at the endpoint, after a rest if that only fails. False
+    /// when it was not running.
+    pub fn ended(&mut self, event: EventId, health: Health, now_ms: u64) -> bool {
+        let was_running = self.free(event);
+        if was_running {
+            self.pace.ended(health, now_ms);
+        }
+        was_running
+    }
+
+    /// Frees the place of an attempt that says nothing of its endpoint. False when it was not running.
+    pub(super) fn free(&mut self, event: EventId) -> bool {
         match self.leases.get_mut(&event) {
             Some(lease) if lease.running => {
                 lease.running = false;
@@ -259,7 +273,7 @@ impl Lane {
 
     /// Ends a lease. False when there is none.
     pub fn release(&mut self, event: EventId, how: Release) -> bool {
-        self.ended(event);
+        self.free(event);
         self.held.retain(|(_, held)| *held != event);
         if let Release::Hold { until_ms } = how {
             return self.leases.contains_key(&event) && self.held.insert((until_ms, event));
@@ -280,19 +294,22 @@ impl Lane {
     /// When it can do something by itself. Ends holds that are over.
     pub fn readiness(&mut self, now_ms: u64) -> Readiness {
         self.end_holds(now_ms);
-        let due_ms = self.window.first_key_value().map(|(key, _)| key.due_ms).filter(|_| self.has_room());
+        self.pace.pass(now_ms);
+        let first_ms = self.window.first_key_value().map(|(key, _)| key.due_ms);
+        let due_ms = first_ms.filter(|_| self.has_room());
+        let rested_ms = first_ms.filter(|_| self.enabled).and(self.pace.next_ms());
         if due_ms.is_some_and(|due_ms| due_ms <= now_ms) {
             return Readiness::Now;
         }
         let hold_ms = self.held.first().map(|(until_ms, _)| *until_ms);
         let load_ms = self.wants_load().then_some(self.load_from_ms);
-        [due_ms, hold_ms, load_ms].into_iter().flatten().min().map_or(Readiness::Never, Readiness::At)
+        [due_ms, rested_ms, hold_ms, load_ms].into_iter().flatten().min().map_or(Readiness::Never, Readiness::At)
     }
 
     /// A held lease keeps its place, so that attempts which fail within the gateway can't spin.
     fn has_room(&self) -> bool {
         self.enabled
-            && self.running + self.held.len() < self.in_flight_max
+            && self.running + self.held.len() + self.pace.resting() < self.in_flight_max
             && self.leases.len() < self.in_flight_max.saturating_mul(LEASES_PER_ATTEMPT)
     }
 

@@ -11,11 +11,13 @@ mod courier;
 mod horizon;
 mod lane;
 mod log;
+mod pace;
 mod plan;
 mod run;
 
 pub use courier::{Courier, Job, Report};
 pub use horizon::Horizon;
 pub use lane::{Lane, Load, Readiness, Release};
+pub use pace::Health;
 pub use plan::{Order, Plan};
 pub use run::{Drained, Engine, EngineError, Stop};

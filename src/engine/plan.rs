@@ -13,6 +13,8 @@
 //! own limit long before any of this. Only when as many endpoints hang as there are places do the healthy ones wait for
 //! attempts to time out.
 //!
+//! An endpoint that fails at once holds no places but wants the processor: `pace` bounds how often it is tried.
+//!
 //! **Invariants**
 //! - A lane stands in one place: among the ready, among the timers, or in neither (then only news of it can change that).
 //! - Nothing here depends on the order of a hash map, so the same calls give the same orders.
@@ -20,6 +22,7 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use super::lane::{Lane, Load, Readiness, Release};
+use super::pace::Health;
 use crate::core::delivery::DeliveryId;
 use crate::core::id::EndpointId;
 use crate::core::limits::DeliveryLimits;
@@ -144,15 +147,20 @@ impl Plan {
     }
 
     /// An attempt has ended and its settle is under way: its place is free.
-    pub fn ended(&mut self, delivery: DeliveryId, now_ms: u64) {
-        if self.with(delivery.endpoint, now_ms, |lane| lane.ended(delivery.event)) == Some(true) {
+    pub fn ended(&mut self, delivery: DeliveryId, health: Health, now_ms: u64) {
+        self.freed(delivery.endpoint, now_ms, |lane| lane.ended(delivery.event, health, now_ms));
+    }
+
+    /// A place is free if `end` says so.
+    fn freed(&mut self, endpoint: EndpointId, now_ms: u64, end: impl FnOnce(&mut Lane) -> bool) {
+        if self.with(endpoint, now_ms, end) == Some(true) {
             self.in_flight -= 1;
         }
     }
 
     /// A lease ends. All news must have been taken before.
     pub fn released(&mut self, delivery: DeliveryId, how: Release, now_ms: u64) {
-        self.ended(delivery, now_ms);
+        self.freed(delivery.endpoint, now_ms, |lane| lane.free(delivery.event));
         if self.with(delivery.endpoint, now_ms, |lane| lane.release(delivery.event, how)) == Some(true) {
             self.leases -= 1;
         }

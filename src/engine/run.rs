@@ -149,7 +149,7 @@ impl<S: Store, C: Courier> Engine<S, C> {
         let mut settled = 0;
         for message in received.drain(..) {
             match message {
-                Message::Ended(delivery) => self.plan.ended(delivery, now_ms),
+                Message::Ended(delivery, health) => self.plan.ended(delivery, health, now_ms),
                 Message::Released(delivery, how) => {
                     settled += usize::from(!matches!(how, Release::Hold { .. }));
                     self.plan.released(delivery, how, now_ms);

@@ -26,8 +26,8 @@ const BLOCK_WORDS: usize = 8;
 /// Keys of the first layer, 48 KiB.
 const FIRST_KEYS: u64 = 1 << 15;
 
-/// Bytes of all layers, for some 40 million keys.
-const BYTES_MAX: u64 = 64 << 20;
+/// Bytes of all layers of a generation, for some 10 million keys; while one is made anew there are two.
+const BYTES_MAX: u64 = 16 << 20;
 
 /// Bytes of a dedup key: family, scope, hash.
 const KEY_BYTES: usize = 18;

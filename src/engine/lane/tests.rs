@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
+use super::super::pace::FAILURES_BEFORE_REST;
 use super::*;
 use crate::store::LaneHints;
 
@@ -68,7 +69,7 @@ fn an_ended_attempt_frees_its_place_before_its_settle_is_durable() {
     lane.hint(fresh(2, 0));
     assert_eq!(lane.start(0), Some(fresh(1, 0)));
     assert_eq!((lane.start(0), lane.readiness(0)), (None, Readiness::Never));
-    assert!(lane.ended(event(1)) && !lane.ended(event(1)));
+    assert!(lane.ended(event(1), Health::Well, 0) && !lane.ended(event(1), Health::Well, 0));
     assert_eq!(lane.start(0), Some(fresh(2, 0)));
 }
 
@@ -78,12 +79,50 @@ fn leases_do_not_run_ahead_of_a_store_that_stalls() {
     (0..64).for_each(|n| lane.hint(fresh(n, 0)));
     let mut started = 0;
     while let Some(due) = lane.start(0) {
-        lane.ended(due.event);
+        lane.ended(due.event, Health::Well, 0);
         started += 1;
     }
     assert_eq!(started, 2 * LEASES_PER_ATTEMPT);
     lane.release(event(0), Release::Settled);
     assert!(lane.start(0).is_some());
+}
+
+/// Fails attempts one after the other at one moment, until the lane starts no more; how many it made.
+fn fail_all(lane: &mut Lane, now_ms: u64) -> usize {
+    let mut attempts = 0;
+    while let Some(due) = lane.start(now_ms) {
+        lane.ended(due.event, Health::Failing, now_ms);
+        lane.release(due.event, Release::Settled);
+        attempts += 1;
+    }
+    attempts
+}
+
+#[test]
+fn an_endpoint_that_only_fails_is_tried_a_few_times_per_second() {
+    const REST_MS: u64 = 32;
+    let mut lane = complete(2, 256);
+    (0..200).for_each(|n| lane.hint(fresh(n, 0)));
+    assert_eq!(fail_all(&mut lane, 0), FAILURES_BEFORE_REST as usize + 2);
+    assert_eq!(lane.readiness(0), Readiness::At(REST_MS));
+    assert_eq!(fail_all(&mut lane, REST_MS - 1), 0);
+    assert_eq!(fail_all(&mut lane, REST_MS), 2);
+    // The first that does not fail gives it all its places back.
+    let due = lane.start(2 * REST_MS).unwrap();
+    lane.ended(due.event, Health::Well, 2 * REST_MS);
+    assert_eq!(fail_all(&mut lane, 2 * REST_MS), FAILURES_BEFORE_REST as usize + 2);
+}
+
+#[test]
+fn a_lane_that_rests_and_has_nothing_to_do_needs_no_wake() {
+    const REST_MS: u64 = 16;
+    let mut lane = complete(1, 256);
+    (0..=u128::from(FAILURES_BEFORE_REST)).for_each(|n| lane.hint(fresh(n, 0)));
+    fail_all(&mut lane, 0);
+    assert_eq!(lane.readiness(0), Readiness::Never);
+    lane.hint(fresh(100, 5));
+    assert_eq!((lane.start(5), lane.readiness(5)), (None, Readiness::At(REST_MS)));
+    assert_eq!(lane.start(REST_MS), Some(fresh(100, 5)));
 }
 
 #[test]
@@ -421,7 +460,8 @@ impl Model {
             return;
         }
         let Due { event, pending: was } = self.in_flight.swap_remove(usize::from(index) % self.in_flight.len());
-        self.lane.ended(event);
+        let health = if matches!(end, End::Retry(_)) { Health::Failing } else { Health::Well };
+        self.lane.ended(event, health, self.lane_ms());
         if let End::Lost(ms) = end {
             return self.answers.push((event, Release::Hold { until_ms: self.now_ms + u64::from(ms) }));
         }

@@ -62,7 +62,7 @@ fn endpoints_that_hang_leave_places_for_a_healthy_one() {
         tell(&mut plan, healthy, vec![due(1_000_000 + i, 1)], 1);
         let started = start_all(&mut plan, 1);
         assert_eq!(started.iter().map(|d| d.endpoint).collect::<Vec<_>>(), [ep(healthy)]);
-        plan.ended(started[0], 1);
+        plan.ended(started[0], Health::Well, 1);
         plan.released(started[0], Release::Settled, 1);
     }
 
@@ -106,7 +106,7 @@ fn attempts_do_not_run_ahead_of_a_store_that_stalls() {
         if started.is_empty() {
             break;
         }
-        started.iter().for_each(|delivery| plan.ended(*delivery, 0));
+        started.iter().for_each(|delivery| plan.ended(*delivery, Health::Well, 0));
         leased.extend(started);
     }
     assert_eq!((leased.len(), plan.leases()), (4 * LEASES_PER_PLACE, 4 * LEASES_PER_PLACE));
@@ -191,7 +191,7 @@ proptest! {
                 }
                 Op::End(index) if !running.is_empty() => {
                     let delivery = running.swap_remove(usize::from(index) % running.len());
-                    plan.ended(delivery, now_ms);
+                    plan.ended(delivery, Health::Well, now_ms);
                     settling.push(delivery);
                 }
                 Op::Release(index, how) => {
