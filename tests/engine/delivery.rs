@@ -1,6 +1,8 @@
 //! Who is tried when: limits, fairness, backlogs, replays, endpoints that are switched off.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use postrider::core::delivery::{Dead, DeadReason, DeliveryId, DeliveryState, Pending};
 use postrider::core::endpoint::{DEFAULT_APP, Endpoint};
@@ -38,6 +40,28 @@ async fn a_slow_endpoint_delays_no_other() {
     assert_eq!(world.courier.most_in_flight().1, 64);
     assert_eq!(world.metrics.attempts.get("delivered"), 2_000);
     assert!(world.metrics.failures.get("timeout") >= 64);
+    drop(running);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_endpoint_is_tried_some_sixty_times_per_second_until_it_is_back() {
+    let is_back = Arc::new(AtomicBool::new(false));
+    let answers = Arc::clone(&is_back);
+    let world = World::new(PausedClock::new(), vec![endpoint("dead")], move |_| {
+        Answer::Status(1, if answers.load(Ordering::Relaxed) { 200 } else { 503 })
+    });
+    for _ in 0..3_000 {
+        world.accept(&["dead"]).await;
+    }
+    let running = world.start();
+    pass_ms(20_000).await;
+    let tried = world.courier.tried().len();
+    assert!((1_000..1_500).contains(&tried), "{tried} attempts in 20 s");
+    is_back.store(true, Ordering::Relaxed);
+    pass_ms(2_000).await;
+    // Those that were never tried are delivered at once; those that failed wait for their retry.
+    assert!(world.courier.tried().len() >= 3_000);
+    assert!(world.store.stats().pending <= tried as u64 + 64);
     drop(running);
 }
 
