@@ -26,20 +26,12 @@ class Target:
         return f"| {self.what} | {wanted} | {self.show(self.value)} | {share if met else f'**{share}**'} | {by} |"
 
 
-def ms(value: float) -> str:
-    return f"{number(value, 2)} ms"
+def unit(name: str, digits: int = 2):
+    """Shows a figure with its unit."""
+    return lambda value: f"{number(value, digits)} {name}"
 
 
-def seconds(value: float) -> str:
-    return f"{number(value, 2)} s"
-
-
-def us(value: float) -> str:
-    return f"{number(value, 2)} µs"
-
-
-def whole_bytes(value: float) -> str:
-    return f"{number(value, 4)} B"
+ms, seconds, us, whole_bytes = unit("ms"), unit("s"), unit("µs"), unit("B", 4)
 
 
 def per_s(value: float) -> str:

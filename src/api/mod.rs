@@ -152,31 +152,24 @@ impl<S: Store> Api<S> {
     }
 
     async fn dispatch(&self, target: Target, call: Call) -> Answer {
-        match target {
-            Target::Publish => self.publish(call).await,
-            // Boxed, as the future of a publication, which is moved a few times, would be as large as the largest of them.
-            other => Box::pin(self.dispatch_other(other, call)).await,
-        }
-    }
-
-    async fn dispatch_other(&self, target: Target, call: Call) -> Answer {
+        // Boxed but for a publication, as its future, which is moved a few times, would be as large as the largest of them.
         match target {
             Target::Health => Ok(ops::health()),
             Target::Ready => Ok(self.ready()),
             Target::Metrics => Ok(self.metrics_page()),
             Target::OpenApi => ops::openapi(call),
             Target::Publish => self.publish(call).await,
-            Target::Messages => self.list_messages(call).await,
-            Target::Message => self.show_message(call).await,
-            Target::Deliveries => self.list_deliveries(call).await,
-            Target::Attempts => self.list_attempts(call).await,
-            Target::Erase => self.erase(call).await,
-            Target::DeadLetters => self.list_dead(call).await,
-            Target::Replay => self.replay(call).await,
+            Target::Messages => Box::pin(self.list_messages(call)).await,
+            Target::Message => Box::pin(self.show_message(call)).await,
+            Target::Deliveries => Box::pin(self.list_deliveries(call)).await,
+            Target::Attempts => Box::pin(self.list_attempts(call)).await,
+            Target::Erase => Box::pin(self.erase(call)).await,
+            Target::DeadLetters => Box::pin(self.list_dead(call)).await,
+            Target::Replay => Box::pin(self.replay(call)).await,
             Target::Endpoints => self.list_endpoints(call),
-            Target::Enable => self.set_enabled(call, true).await,
-            Target::Disable => self.set_enabled(call, false).await,
-            Target::Backup => self.backup(call).await,
+            Target::Enable => Box::pin(self.set_enabled(call, true)).await,
+            Target::Disable => Box::pin(self.set_enabled(call, false)).await,
+            Target::Backup => Box::pin(self.backup(call)).await,
             Target::Sources => self.list_sources(call),
         }
     }

@@ -41,7 +41,7 @@ impl Applying<'_> {
     }
 
     fn alone(&mut self, slot: usize, key: &[u8], value: Option<&[u8]>) -> Result<(), TreeError> {
-        let old = if self.known.may_hold(key) { self.keys.get(key)? } else { None };
+        let old = self.known.look_up(key, || self.keys.get(key))?;
         if let Some(old) = &old {
             self.sums[slot].remove(key, old);
         }

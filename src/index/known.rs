@@ -66,6 +66,15 @@ impl Known {
         self.read().current.as_ref().is_none_or(|layers| layers.has(hash))
     }
 
+    /// What `search` finds of a key, without a search where the tree can't hold it.
+    pub(super) fn look_up<V, E>(
+        &self,
+        key: &[u8],
+        search: impl FnOnce() -> Result<Option<V>, E>,
+    ) -> Result<Option<V>, E> {
+        if self.may_hold(key) { search() } else { Ok(None) }
+    }
+
     /// To be held around [`add`](Self::add) until the tree holds the keys.
     pub(super) fn adding(&self) -> MutexGuard<'_, ()> {
         self.adding.lock().unwrap_or_else(PoisonError::into_inner)

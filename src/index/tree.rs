@@ -172,11 +172,8 @@ impl Tree {
 
     /// The value of a key.
     pub fn get(&self, key: &[u8]) -> Result<Option<sled::IVec>, TreeError> {
-        if !self.known.may_hold(key) {
-            return Ok(None);
-        }
         if !is_packed(key) {
-            return self.keys.get(key);
+            return self.known.look_up(key, || self.keys.get(key));
         }
         let _whole = self.whole();
         let Some((first, bytes)) = self.keys.at_or_before(key)? else { return Ok(None) };

@@ -51,6 +51,17 @@ fn journal_full_of_secrets(disk: &Arc<MemDisk>) -> Journal<MemDisk> {
     journal
 }
 
+/// How many operations of the disk it takes to erase these keys one after the other.
+fn operations_to_erase(state: &MemDisk, keys: &[u128]) -> u64 {
+    let disk = Arc::new(state.fork());
+    let mut journal = open(&disk, 2);
+    let before = disk.operations();
+    for key in keys {
+        journal.erase(*key, &|_| true).unwrap();
+    }
+    disk.operations() - before
+}
+
 #[test]
 fn after_an_erasure_no_byte_of_the_bodies_is_anywhere() {
     let disk = Arc::new(MemDisk::new());
@@ -116,13 +127,7 @@ fn an_erasure_from_the_last_frame_survives_reopening_with_the_frame() {
 fn an_erasure_interrupted_at_any_operation_is_finished_or_never_began() {
     let state = Arc::new(MemDisk::new());
     drop(journal_full_of_secrets(&state));
-    let whole = Arc::new(state.fork());
-    let mut journal = open(&whole, 2);
-    let before = whole.operations();
-    journal.erase(5, &|_| true).unwrap();
-    journal.erase(6, &|_| true).unwrap();
-    let operations = whole.operations() - before;
-    for count in 0..operations {
+    for count in 0..operations_to_erase(&state, &[5, 6]) {
         for seed in 0..4 {
             let disk = Arc::new(state.fork());
             let mut journal = open(&disk, 2);
@@ -158,12 +163,7 @@ fn an_erasure_interrupted_at_any_operation_is_finished_or_never_began() {
 fn an_erasure_whose_list_was_not_durable_is_finished_although_the_power_goes_meanwhile() {
     let state = Arc::new(MemDisk::new());
     drop(journal_full_of_secrets(&state));
-    let whole = Arc::new(state.fork());
-    let mut journal = open(&whole, 2);
-    let before = whole.operations();
-    journal.erase(5, &|_| true).unwrap();
-    let operations = whole.operations() - before;
-    for count in 0..operations {
+    for count in 0..operations_to_erase(&state, &[5]) {
         let killed = Arc::new(state.fork());
         let mut journal = open(&killed, 2);
         killed.fail_after(count);
