@@ -1,3 +1,5 @@
+//! What a load must count, and that it ends.
+
 use super::*;
 use crate::cli::bench::request::{BODY_BYTES_MIN, TYPE_FOR_SINK, tag};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
