@@ -51,21 +51,23 @@ impl<'a> Publication<'a> {
         Ok(Self { event_type, event_id, payload })
     }
 
-    fn answer(&self, id: EventId, accepted_ms: u64) -> Reply {
+    fn answer(&self, id: EventId, accepted_ms: u64, with_content: bool) -> Reply {
+        let payload = with_content.then_some(self.payload);
         let shape = PublishedShape {
             id,
             event_type: &self.event_type,
             event_id: self.event_id.as_deref(),
-            payload: self.payload,
+            payload,
             timestamp: format_ms(accepted_ms),
         };
-        json_with_room(StatusCode::ACCEPTED, &shape, self.payload.get().len())
+        json_with_room(StatusCode::ACCEPTED, &shape, payload.map_or(0, |payload| payload.get().len()))
     }
 }
 
 impl<S: Store> Api<S> {
-    pub(super) async fn publish(&self, call: Call) -> Answer {
+    pub(super) async fn publish(&self, mut call: Call) -> Answer {
         let app = self.app(call.parameter(0))?;
+        let with_content = call.query.flag("with_content")?.unwrap_or(true);
         call.query.finish()?;
         let key = idempotency_key(&call.headers)?;
         let body = self.read_json(&call.headers, call.body).await?;
@@ -73,14 +75,15 @@ impl<S: Store> Api<S> {
         match self.store.accept(self.new_event(app, key.as_deref(), &body, &publication)).await? {
             Accepted::New { event } => {
                 self.metrics.accepted.inc(VIA);
-                Ok(publication.answer(event.meta.id, event.meta.accepted_ms))
+                Ok(publication.answer(event.meta.id, event.meta.accepted_ms, with_content))
             }
             Accepted::Duplicate { id, scope: DedupScope::Idempotency, same_body: true } => {
                 self.metrics.duplicates.inc(VIA);
                 // The body is the first one's, so all but id and time stands in it. Past retention the id still tells the
                 // time: it was made of it.
                 let first = self.store.event(id).await?;
-                Ok(publication.answer(id, first.map_or(id.ms(), |event| event.meta.accepted_ms)))
+                let accepted_ms = first.map_or(id.ms(), |event| event.meta.accepted_ms);
+                Ok(publication.answer(id, accepted_ms, with_content))
             }
             Accepted::Duplicate { id, scope: DedupScope::Idempotency, same_body: false } => {
                 self.metrics.duplicate_other_body.inc(VIA);

@@ -48,8 +48,9 @@ pub(super) struct PublishedShape<'a> {
     pub(super) event_type: &'a str,
     /// As published; null when there was none.
     pub(super) event_id: Option<&'a str>,
-    /// The bytes that are delivered.
-    pub(super) payload: &'a RawValue,
+    /// The bytes that are delivered; absent when they are not asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) payload: Option<&'a RawValue>,
     /// When it was stored.
     pub(super) timestamp: String,
 }

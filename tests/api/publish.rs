@@ -9,6 +9,9 @@ use crate::support::{Answer, Gateway, NOON_MS, endpoint_of, request};
 
 const MSG: &str = "/api/v1/app/default/msg";
 
+/// How a payload stands in an answer.
+const PAYLOAD: &str = r#""payload":{"n":1},"#;
+
 async fn stored(gateway: &Gateway, answer: &Answer) -> std::sync::Arc<postrider::core::event::Event> {
     let id: EventId = answer.ok(202)["id"].as_str().unwrap().parse().unwrap();
     gateway.store.event(id).await.unwrap().unwrap()
@@ -133,6 +136,30 @@ async fn key_and_event_id_in_every_combination() {
 }
 
 #[tokio::test]
+async fn the_payload_is_left_out_of_the_answer_on_request() {
+    let gateway = Gateway::start().await;
+    let body = r#"{"eventType":"order.created","payload":{"n":1},"eventId":"order-1"}"#;
+    // Whether it is the first answer or a repetition of it, only this request counts.
+    let mut ids = Vec::new();
+    for (query, payload) in
+        [("?with_content=false", ""), ("", PAYLOAD), ("?with_content=true", PAYLOAD), ("?with_content=false", "")]
+    {
+        let key = [("idempotency-key", "k")];
+        let answer = gateway.send("POST", &format!("{MSG}{query}"), &key, Some(body.as_bytes())).await;
+        let event = stored(&gateway, &answer).await;
+        let id = event.meta.id;
+        let expected = format!(
+            r#"{{"id":"{id}","eventType":"order.created","eventId":"order-1",{payload}"timestamp":"2026-01-31T12:00:00.000Z"}}"#
+        );
+        assert_eq!(answer.text(), expected, "{query}");
+        assert_eq!(event.body, &b"{\"n\":1}"[..], "it is stored all the same");
+        ids.push(id);
+    }
+    ids.dedup();
+    assert_eq!(ids.len(), 1);
+}
+
+#[tokio::test]
 async fn keys_hold_per_application_and_for_their_window() {
     let gateway = Gateway::start().await;
     let body = r#"{"eventType":"a","payload":1,"eventId":"e1"}"#;
@@ -193,8 +220,10 @@ async fn what_is_wrong_is_named() {
     let long = format!(r#"{{"eventType":"a","payload":1,"eventId":"{}"}}"#, "x".repeat(257));
     gateway.publish(&long, &[]).await.refused(422, "invalid");
     gateway.publish(&long.replace("xx\"", "x\""), &[]).await.ok(202);
-    let detail = gateway.call("POST", &format!("{MSG}?with_content=true"), Some("{}")).await.refused(422, "invalid");
-    assert!(detail.contains("with_content"), "{detail}");
+    for (query, named) in [("with_content=1", "with_content"), ("get_if_exists=true", "get_if_exists")] {
+        let detail = gateway.call("POST", &format!("{MSG}?{query}"), Some("{}")).await.refused(422, "invalid");
+        assert!(detail.contains(named), "{query}: {detail}");
+    }
     assert_eq!(count(&gateway).await, 1);
 }
 

@@ -15,8 +15,8 @@ pub struct Destination {
     pub token: Option<Secret>,
 }
 
-/// Where events are published, under a management address.
-pub const PUBLISH_PATH: &str = "/api/v1/app/default/msg";
+/// Where events are published, under a management address. Answers leave the payload out, as whoever publishes has it.
+pub const PUBLISH_PATH: &str = "/api/v1/app/default/msg?with_content=false";
 
 impl Destination {
     /// What a URL of plain HTTP names; `None` for anything else.

@@ -68,6 +68,8 @@ once.
 Rates are of the time planned, those of deliveries until the last one arrived. A request without an answer counts in the times \
 as long as an answer is waited for (30 s).
 
+What is published is asked not to be repeated in the answer (?with_content=false), as the bare server repeats nothing either.
+
 With --target the events stay in that gateway. `accept` publishes events of type nobody.asked; `cycle` and `fan-out` those of \
 type bench.made, for endpoints that you configure with the URL of --sink.
 
