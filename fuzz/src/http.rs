@@ -107,10 +107,7 @@ fn replaced(bytes: &[u8], mark: &[u8], text: &[u8]) -> Vec<u8> {
 async fn converse(ingress: Arc<Ingress<MemoryStore>>, bytes: &[u8]) -> Vec<u8> {
     let (client, server) = duplex(PIPE_BYTES);
     let (mut reading, mut writing) = tokio::io::split(client);
-    let handler = move |request, peer| {
-        let ingress = Arc::clone(&ingress);
-        async move { ingress.handle(request, peer).await }
-    };
+    let handler = move |request, peer| Arc::clone(&ingress).handle(request, peer);
     let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
     let served = serve_connection(server, peer, ServerLimits::default(), handler);
     let mut answers = Vec::new();

@@ -38,14 +38,14 @@ impl Hosts {
     pub fn new(listener: SocketAddr, names: impl IntoIterator<Item = String>) -> Self {
         let mut all = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "[::1]".to_owned()];
         all.push(written(listener.ip()));
-        all.extend(names.into_iter().map(|name| name.to_ascii_lowercase()));
+        all.extend(names);
         Self { names: all, any_address: listener.ip().is_unspecified() }
     }
 
     /// Whether a Host field names this listener.
     pub fn allows(&self, host: &str) -> bool {
-        let Some(name) = without_port(host).map(str::to_ascii_lowercase) else { return false };
-        self.names.contains(&name) || (self.any_address && is_address(&name))
+        let Some(name) = without_port(host) else { return false };
+        self.names.iter().any(|have| have.eq_ignore_ascii_case(name)) || (self.any_address && is_address(name))
     }
 }
 

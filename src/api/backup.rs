@@ -12,7 +12,7 @@ use crate::store::Store;
 pub const BACKUP_BYTES: HeaderName = HeaderName::from_static("postrider-backup-bytes");
 
 impl<S: Store> Api<S> {
-    pub(super) async fn backup(&self, call: Call) -> Answer {
+    pub(super) async fn backup(&self, call: Call<'_>) -> Answer {
         call.query.finish()?;
         let backup = self.store.backup().await?;
         let mut reply = Response::new(Content::stream(backup.chunks));

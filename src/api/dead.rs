@@ -11,7 +11,7 @@ use crate::http::json;
 use crate::store::{DeadLetter, DeadQuery, Store, StoreError};
 
 impl<S: Store> Api<S> {
-    pub(super) async fn list_dead(&self, call: Call) -> Answer {
+    pub(super) async fn list_dead(&self, call: Call<'_>) -> Answer {
         let mut query = call.query;
         let (limit, cursor) = paging::asked(&mut query, &self.limits)?;
         let (since_ms, until_ms) = (query.time_ms("since")?, query.time_ms("until")?);

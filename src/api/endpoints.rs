@@ -62,7 +62,7 @@ impl<S: Store> Api<S> {
         KnownEndpoints { by_id }
     }
 
-    pub(super) fn list_endpoints(&self, call: Call) -> Answer {
+    pub(super) fn list_endpoints(&self, call: Call<'_>) -> Answer {
         call.query.finish()?;
         let known = self.known_endpoints();
         let mut data: Vec<_> = known.by_id.iter().map(|(id, known)| self.endpoint_shape(*id, known)).collect();
@@ -70,7 +70,7 @@ impl<S: Store> Api<S> {
         Ok(json(StatusCode::OK, &ListShape { data }))
     }
 
-    pub(super) async fn set_enabled(&self, mut call: Call, enabled: bool) -> Answer {
+    pub(super) async fn set_enabled(&self, mut call: Call<'_>, enabled: bool) -> Answer {
         let app = call.query.text("application");
         let text = call.parameter(0).to_owned();
         call.query.finish()?;
@@ -88,7 +88,7 @@ impl<S: Store> Api<S> {
         Ok(json(StatusCode::OK, &self.endpoint_shape(id, now)))
     }
 
-    pub(super) fn list_sources(&self, call: Call) -> Answer {
+    pub(super) fn list_sources(&self, call: Call<'_>) -> Answer {
         call.query.finish()?;
         let shape = |source: &crate::core::endpoint::Source| SourceShape {
             id: source.id,

@@ -4,6 +4,7 @@
 //! - Nothing is ignored: what nobody takes is refused by name in `finish`, and so is what comes twice.
 //! - A JSON value that is to be kept is taken as the bytes that were sent, not as a reading of them.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -24,19 +25,18 @@ const SHOWN_BYTES: usize = 64;
 
 /// The parameters behind the `?` of a URL.
 #[derive(Debug)]
-pub(super) struct Query {
-    left: Vec<(String, String)>,
+pub(super) struct Query<'a> {
+    left: Vec<(Cow<'a, str>, Cow<'a, str>)>,
 }
 
-impl Query {
+impl<'a> Query<'a> {
     /// Reads `a=1&b=2` ([WHATWG form encoding](https://url.spec.whatwg.org/#urlencoded-parsing), where `+` is a space).
-    pub(super) fn parse(query: Option<&str>) -> Result<Self, Problem> {
+    pub(super) fn parse(query: Option<&'a str>) -> Result<Self, Problem> {
         let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
-        let mut left: Vec<(String, String)> = Vec::new();
+        let mut left: Vec<(Cow<'_, str>, Cow<'_, str>)> = Vec::new();
         for pair in pairs {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let decoded = percent_decode(&name.replace('+', " ")).zip(percent_decode(&value.replace('+', " ")));
-            let Some((name, value)) = decoded else {
+            let Some((name, value)) = form_decode(name).zip(form_decode(value)) else {
                 return Err(Problem::invalid("query", "expected percent-encoded UTF-8 without control characters"));
             };
             if left.iter().any(|(have, _)| *have == name) {
@@ -51,7 +51,7 @@ impl Query {
     }
 
     /// The value of a parameter.
-    pub(super) fn text(&mut self, name: &str) -> Option<String> {
+    pub(super) fn text(&mut self, name: &str) -> Option<Cow<'a, str>> {
         let at = self.left.iter().position(|(have, _)| have == name)?;
         Some(self.left.swap_remove(at).1)
     }
@@ -86,14 +86,22 @@ impl Query {
 
     /// Refuses what nobody took.
     pub(super) fn finish(self) -> Result<(), Problem> {
-        refuse_rest(self.left.iter().map(|(name, _)| name.as_str()), "parameter")
+        refuse_rest(self.left.iter().map(|(name, _)| name.as_ref()), "parameter")
     }
+}
+
+/// [`percent_decode`], where `+` is a space.
+fn form_decode(text: &str) -> Option<Cow<'_, str>> {
+    if !text.contains('+') {
+        return percent_decode(text);
+    }
+    percent_decode(&text.replace('+', " ")).map(|decoded| Cow::Owned(decoded.into_owned()))
 }
 
 /// The fields of a JSON object, whose values borrow from the text.
 #[derive(Debug)]
 pub(super) struct Fields<'a> {
-    left: Vec<(String, &'a RawValue)>,
+    left: Vec<(Cow<'a, str>, &'a RawValue)>,
 }
 
 impl<'a> Fields<'a> {
@@ -114,8 +122,9 @@ impl<'a> Fields<'a> {
     }
 
     /// The text of a field; `null` is as good as absent.
-    pub(super) fn text(&mut self, name: &str) -> Result<Option<String>, Problem> {
-        self.read(name, "a string")
+    pub(super) fn text(&mut self, name: &str) -> Result<Option<Cow<'a, str>>, Problem> {
+        let text: Option<Text<'a>> = self.read(name, "a string")?;
+        Ok(text.map(|Text(text)| text))
     }
 
     /// A field whose text is of a type that says itself what it expects.
@@ -146,7 +155,7 @@ impl<'a> Fields<'a> {
 
     /// Refuses what nobody took.
     pub(super) fn finish(self) -> Result<(), Problem> {
-        refuse_rest(self.left.iter().map(|(name, _)| name.as_str()), "field")
+        refuse_rest(self.left.iter().map(|(name, _)| name.as_ref()), "field")
     }
 
     fn read<T: Deserialize<'a>>(&mut self, name: &str, expected: &str) -> Result<Option<T>, Problem> {
@@ -155,6 +164,10 @@ impl<'a> Fields<'a> {
             .map_err(|_| Problem::invalid(name, format_args!("expected {expected}, got {}", shown(value.get()))))
     }
 }
+
+/// A text that is borrowed where it stands in the JSON as it is; a `Cow` alone is always copied.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -165,7 +178,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
 struct FieldsVisitor;
 
 impl<'de> Visitor<'de> for FieldsVisitor {
-    type Value = Vec<(String, &'de RawValue)>;
+    type Value = Vec<(Cow<'de, str>, &'de RawValue)>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a JSON object")
@@ -173,7 +186,7 @@ impl<'de> Visitor<'de> for FieldsVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut fields: Self::Value = Vec::new();
-        while let Some(name) = map.next_key::<String>()? {
+        while let Some(Text(name)) = map.next_key()? {
             let value = map.next_value()?;
             // Which of two counts would be a guess, and another reader may guess otherwise.
             if fields.iter().any(|(have, _)| *have == name) {

@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** a message is found under its own application only.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -23,12 +24,12 @@ use crate::store::{Cursor, Delivery, EventQuery, Store};
 const PAGE_BYTES_MAX: usize = 8 << 20;
 
 impl<S: Store> Api<S> {
-    pub(super) async fn list_messages(&self, call: Call) -> Answer {
+    pub(super) async fn list_messages(&self, call: Call<'_>) -> Answer {
         let app = self.app(call.parameter(0))?;
         let mut query = call.query;
         let (limit, cursor) = paging::asked(&mut query, &self.limits)?;
         let (since_ms, until_ms) = (query.time_ms("after")?, query.time_ms("before")?);
-        let event_type = query.text("event_types");
+        let event_type = query.text("event_types").map(Cow::into_owned);
         let with_content = query.flag("with_content")?.unwrap_or(true);
         query.finish()?;
         if event_type.as_deref().is_some_and(|t| t.is_empty() || t.contains(',')) {
@@ -51,7 +52,7 @@ impl<S: Store> Api<S> {
         Ok(json(StatusCode::OK, &page))
     }
 
-    pub(super) async fn show_message(&self, call: Call) -> Answer {
+    pub(super) async fn show_message(&self, call: Call<'_>) -> Answer {
         let event = self.message(&call).await?;
         let mut query = call.query;
         let with_content = query.flag("with_content")?.unwrap_or(true);
@@ -59,7 +60,7 @@ impl<S: Store> Api<S> {
         Ok(json(StatusCode::OK, &MessageShape::new(&event, self.source_of(&event), with_content)))
     }
 
-    pub(super) async fn list_deliveries(&self, call: Call) -> Answer {
+    pub(super) async fn list_deliveries(&self, call: Call<'_>) -> Answer {
         let id = self.message(&call).await?.meta.id;
         call.query.finish()?;
         let deliveries = self.store.deliveries(id).await?.ok_or_else(|| no_message(&id.to_string()))?;
@@ -74,7 +75,7 @@ impl<S: Store> Api<S> {
         Ok(json(StatusCode::OK, &ListShape { data: deliveries.iter().map(shape).collect() }))
     }
 
-    pub(super) async fn list_attempts(&self, call: Call) -> Answer {
+    pub(super) async fn list_attempts(&self, call: Call<'_>) -> Answer {
         let id = self.message(&call).await?.meta.id;
         call.query.finish()?;
         let attempts = self.store.attempts(id).await?.ok_or_else(|| no_message(&id.to_string()))?;
@@ -83,7 +84,7 @@ impl<S: Store> Api<S> {
         Ok(json(StatusCode::OK, &ListShape { data }))
     }
 
-    pub(super) async fn erase(&self, call: Call) -> Answer {
+    pub(super) async fn erase(&self, call: Call<'_>) -> Answer {
         let id = self.message(&call).await?.meta.id;
         call.query.finish()?;
         if !self.store.erase(id).await? {
@@ -95,7 +96,7 @@ impl<S: Store> Api<S> {
     }
 
     /// The message that the path `/app/{app}/msg/{id}` names.
-    async fn message(&self, call: &Call) -> Result<Arc<Event>, Problem> {
+    async fn message(&self, call: &Call<'_>) -> Result<Arc<Event>, Problem> {
         let (app, text) = (self.app(call.parameter(0))?, call.parameter(1));
         let id: EventId = text.parse().map_err(|_| no_message(text))?;
         let event = self.store.event(id).await?;

@@ -34,13 +34,14 @@ pub use auth::Hosts;
 pub use backup::BACKUP_BYTES;
 pub use ops::{Gauges, Phase, Readiness};
 
-use std::net::SocketAddr;
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use hyper::http::request::Parts;
 use hyper::{Request, StatusCode};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -84,57 +85,59 @@ pub struct Api<S> {
     pub readiness: Arc<Readiness>,
 }
 
-/// A request that has been let in.
-struct Call {
-    parameters: Vec<String>,
-    query: Query,
-    headers: HeaderMap,
+/// A request that has been let in. All but the body is borrowed from its head, which stays where it is.
+struct Call<'a> {
+    parameters: Vec<Cow<'a, str>>,
+    query: Query<'a>,
+    headers: &'a HeaderMap,
     body: Incoming,
 }
 
-impl Call {
+impl Call<'_> {
     /// The `n`-th parameter of the path.
     fn parameter(&self, n: usize) -> &str {
         // The table's pattern decides how many there are, and the handler is chosen by the table.
-        self.parameters.get(n).map_or("", String::as_str)
+        self.parameters.get(n).map_or("", AsRef::as_ref)
     }
 }
 
 /// Serves `api` on `listener` until `stop` turns true; requests that run then get `drain_ms`.
 pub async fn serve<S: Store>(api: Arc<Api<S>>, listener: TcpListener, drain_ms: u64, stop: watch::Receiver<bool>) {
     let limits = ServerLimits { connections_max: api.limits.connections_max, drain_ms, ..ServerLimits::default() };
-    let handler = move |request, peer| {
-        let api = Arc::clone(&api);
-        async move { api.handle(request, peer).await }
-    };
+    let handler = move |request, _| Arc::clone(&api).handle(request);
     http::serve(listener, limits, handler, stop).await;
 }
 
 impl<S: Store> Api<S> {
     /// Answers one request, within [`request_timeout_ms`](ApiLimits::request_timeout_ms).
-    pub async fn handle(&self, request: Request<Incoming>, _peer: SocketAddr) -> Reply {
-        let reply = match http::check_head(&request, ServerLimits::default().header_bytes_max) {
-            Ok(()) => self.answer_in_time(request).await.unwrap_or_else(|problem| {
-                self.metrics.refused.inc(problem.code());
-                problem.into()
-            }),
-            Err(error) => {
-                self.metrics.refused.inc(error.code());
-                error.reply(METHODS)
-            }
-        };
-        guarded(reply)
+    pub fn handle(self: Arc<Self>, request: Request<Incoming>) -> impl Future<Output = Reply> + Send {
+        // Taken apart here, as an `async fn` would hold the request twice, whole and in parts, and it is moved around.
+        let (head, body) = request.into_parts();
+        async move {
+            let reply = match http::check_head(&head, ServerLimits::default().header_bytes_max) {
+                Ok(()) => self.answer(&head, body).await.unwrap_or_else(|problem| {
+                    self.metrics.refused.inc(problem.code());
+                    problem.into()
+                }),
+                Err(error) => {
+                    self.metrics.refused.inc(error.code());
+                    error.reply(METHODS)
+                }
+            };
+            guarded(reply)
+        }
     }
 
-    async fn answer_in_time(&self, request: Request<Incoming>) -> Answer {
+    async fn answer(&self, head: &Parts, body: Incoming) -> Answer {
+        let (target, call) = self.admit(head, body)?;
         let timeout_ms = self.limits.request_timeout_ms;
-        tokio::time::timeout(Duration::from_millis(timeout_ms), self.answer(request))
+        tokio::time::timeout(Duration::from_millis(timeout_ms), self.dispatch(target, call))
             .await
             .unwrap_or_else(|_| Err(Problem::too_slow(timeout_ms)))
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Answer {
-        let (head, body) = request.into_parts();
+    /// Who asks, and for what.
+    fn admit<'a>(&self, head: &'a Parts, body: Incoming) -> Result<(Target, Call<'a>), Problem> {
         auth::check_host(&self.hosts, &head.headers)?;
         let found = route::find(&head.method, head.uri.path());
         if !matches!(found, Found::Target(target, _) if target.is_public()) {
@@ -148,10 +151,10 @@ impl<S: Store> Api<S> {
         };
         // Probes and scrapers may add parameters of their own; everyone else is told of them.
         let query = Query::parse(head.uri.query().filter(|_| !target.is_public()))?;
-        self.dispatch(target, Call { parameters, query, headers: head.headers, body }).await
+        Ok((target, Call { parameters, query, headers: &head.headers, body }))
     }
 
-    async fn dispatch(&self, target: Target, call: Call) -> Answer {
+    async fn dispatch(&self, target: Target, call: Call<'_>) -> Answer {
         // Boxed but for a publication, as its future, which is moved a few times, would be as large as the largest of them.
         match target {
             Target::Health => Ok(ops::health()),
@@ -199,6 +202,9 @@ impl<S: Store> Api<S> {
 /// Only what is JSON is read as JSON. None is taken for it, as the smallest clients send none.
 fn check_content_type(headers: &HeaderMap) -> Result<(), Problem> {
     let is_json = |value: &HeaderValue| {
+        if value == "application/json" {
+            return true;
+        }
         let kind = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
         kind.trim().eq_ignore_ascii_case("application/json")
     };

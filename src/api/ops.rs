@@ -85,7 +85,7 @@ pub(super) fn health() -> Reply {
     json(StatusCode::OK, &HealthShape { status: "ok" })
 }
 
-pub(super) fn openapi(call: Call) -> Answer {
+pub(super) fn openapi(call: Call<'_>) -> Answer {
     call.query.finish()?;
     Ok(text(OPENAPI, "application/json"))
 }

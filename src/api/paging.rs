@@ -48,19 +48,19 @@ impl Place for DeadKey {
 }
 
 /// The parameters `limit` and `iterator`.
-pub(super) fn asked<K: Place>(query: &mut Query, limits: &ApiLimits) -> Result<(usize, Cursor<K>), Problem> {
+pub(super) fn asked<K: Place>(query: &mut Query<'_>, limits: &ApiLimits) -> Result<(usize, Cursor<K>), Problem> {
     let limit = query.count("limit", limits.page_max)?.unwrap_or(PAGE_DEFAULT.min(limits.page_max));
-    Ok((limit, cursor(query.text("iterator"))?))
+    Ok((limit, cursor(query.text("iterator").as_deref())?))
 }
 
 /// The cursor that an iterator stands for.
-pub(super) fn cursor<K: Place>(iterator: Option<String>) -> Result<Cursor<K>, Problem> {
+pub(super) fn cursor<K: Place>(iterator: Option<&str>) -> Result<Cursor<K>, Problem> {
     let Some(text) = iterator else { return Ok(Cursor::Start) };
     let read = match text.strip_prefix('-') {
         Some(text) => K::read(text).map(Cursor::NewerThan),
-        None => K::read(&text).map(Cursor::OlderThan),
+        None => K::read(text).map(Cursor::OlderThan),
     };
-    let expected = || format!("expected an iterator or prevIterator of an earlier page, got {:?}", shown(&text));
+    let expected = || format!("expected an iterator or prevIterator of an earlier page, got {:?}", shown(text));
     read.ok_or_else(|| Problem::invalid("iterator", expected()))
 }
 
@@ -99,22 +99,22 @@ mod tests {
         fn places_round_trip_in_both_directions(at_ms: u64, endpoint: u128, event: u128) {
             let delivery = DeliveryId { endpoint: EndpointId::from_u128(endpoint), event: EventId::from_u128(event) };
             let key = DeadKey { at_ms, delivery };
-            prop_assert_eq!(cursor::<DeadKey>(Some(key.write())).unwrap(), Cursor::OlderThan(key));
-            prop_assert_eq!(cursor::<DeadKey>(Some(format!("-{}", key.write()))).unwrap(), Cursor::NewerThan(key));
+            prop_assert_eq!(cursor::<DeadKey>(Some(&key.write())).unwrap(), Cursor::OlderThan(key));
+            prop_assert_eq!(cursor::<DeadKey>(Some(&format!("-{}", key.write()))).unwrap(), Cursor::NewerThan(key));
             let id = delivery.event;
-            prop_assert_eq!(cursor::<EventId>(Some(id.write())).unwrap(), Cursor::OlderThan(id));
+            prop_assert_eq!(cursor::<EventId>(Some(&id.write())).unwrap(), Cursor::OlderThan(id));
         }
     }
 
     #[test]
     fn what_is_no_iterator_is_refused() {
         for bad in ["", "-", "--", "0", "ep_00000000000000000000000000"] {
-            assert!(cursor::<EventId>(Some(bad.to_owned())).is_err(), "{bad}");
-            assert!(cursor::<DeadKey>(Some(bad.to_owned())).is_err(), "{bad}");
+            assert!(cursor::<EventId>(Some(bad)).is_err(), "{bad}");
+            assert!(cursor::<DeadKey>(Some(bad)).is_err(), "{bad}");
         }
         let (ep, msg) = (EndpointId::MIN, EventId::MIN);
         for bad in [format!("+1.{ep}.{msg}"), format!("1.{ep}"), format!("1.{ep}.{msg}."), format!(".{ep}.{msg}")] {
-            assert!(cursor::<DeadKey>(Some(bad.clone())).is_err(), "{bad}");
+            assert!(cursor::<DeadKey>(Some(&bad)).is_err(), "{bad}");
         }
     }
 

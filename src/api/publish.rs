@@ -5,6 +5,8 @@
 //! - The idempotency key is bound to the whole request body. It is looked at before `eventId`, so that a repeated request
 //!   gets its first answer although its `eventId` is taken, by itself.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::HeaderMap;
@@ -29,8 +31,8 @@ const VIA: &str = "published";
 
 /// A publication as it was sent.
 struct Publication<'a> {
-    event_type: String,
-    event_id: Option<String>,
+    event_type: Cow<'a, str>,
+    event_id: Option<Cow<'a, str>>,
     payload: &'a RawValue,
 }
 
@@ -65,12 +67,12 @@ impl<'a> Publication<'a> {
 }
 
 impl<S: Store> Api<S> {
-    pub(super) async fn publish(&self, mut call: Call) -> Answer {
+    pub(super) async fn publish(&self, mut call: Call<'_>) -> Answer {
         let app = self.app(call.parameter(0))?;
         let with_content = call.query.flag("with_content")?.unwrap_or(true);
         call.query.finish()?;
-        let key = idempotency_key(&call.headers)?;
-        let body = self.read_json(&call.headers, call.body).await?;
+        let key = idempotency_key(call.headers)?;
+        let body = self.read_json(call.headers, call.body).await?;
         let publication = Publication::parse(&body)?;
         match self.store.accept(self.new_event(app, key.as_deref(), &body, &publication)).await? {
             Accepted::New { event } => {
@@ -104,8 +106,8 @@ impl<S: Store> Api<S> {
         NewEvent {
             app,
             source: None,
-            event_type: Some(publication.event_type.clone()),
-            external_id: publication.event_id.clone(),
+            event_type: Some(publication.event_type.clone().into_owned()),
+            external_id: publication.event_id.clone().map(Cow::into_owned),
             headers: [("content-type", "application/json")].into_iter().collect(),
             body: body.slice_ref(publication.payload.get().as_bytes()),
             // Only a key is ever compared by it.

@@ -6,6 +6,7 @@
 //! - The walk goes from newer to older and a replayed delivery leaves it or stays behind it, so that repeating with the
 //!   iterator ends.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use hyper::StatusCode;
@@ -104,9 +105,9 @@ impl Walk {
 }
 
 impl<S: Store> Api<S> {
-    pub(super) async fn replay(&self, call: Call) -> Answer {
+    pub(super) async fn replay(&self, call: Call<'_>) -> Answer {
         call.query.finish()?;
-        let body = self.read_json(&call.headers, call.body).await?;
+        let body = self.read_json(call.headers, call.body).await?;
         let done = match self.wanted(Fields::parse(&body)?)? {
             Wanted::Message { id, endpoint } => self.replay_message(id, endpoint).await?,
             Wanted::Dead(filter, cursor) => self.replay_dead(&filter, cursor).await?,
@@ -124,7 +125,7 @@ impl<S: Store> Api<S> {
                 "expected only together with endpoint, whose name it qualifies",
             ));
         }
-        let find = |text: String| self.known_endpoints().find(app.as_deref().unwrap_or(DEFAULT_APP), &text);
+        let find = |text: Cow<'_, str>| self.known_endpoints().find(app.as_deref().unwrap_or(DEFAULT_APP), &text);
         let endpoint = endpoint.map(find).transpose()?;
         match message {
             Some(id) => {
@@ -270,9 +271,9 @@ fn filter(mut fields: Fields<'_>, endpoint: Option<EndpointId>) -> Result<Wanted
     let narrowed = narrowed || filter.until_ms.is_some();
     match status.as_deref() {
         // Saying "dead" aloud is a criterion: every dead letter. "all" alone would send the whole history again.
-        Some("dead") => Ok(Wanted::Dead(filter, paging::cursor(iterator)?)),
-        None if narrowed => Ok(Wanted::Dead(filter, paging::cursor(iterator)?)),
-        Some("all") if narrowed => Ok(Wanted::All(filter, paging::cursor(iterator)?)),
+        Some("dead") => Ok(Wanted::Dead(filter, paging::cursor(iterator.as_deref())?)),
+        None if narrowed => Ok(Wanted::Dead(filter, paging::cursor(iterator.as_deref())?)),
+        Some("all") if narrowed => Ok(Wanted::All(filter, paging::cursor(iterator.as_deref())?)),
         None => Err(Problem::invalid(
             "body",
             "expected messageId, or one of endpoint, eventType, since, until, or \"status\": \"dead\" for every dead letter",

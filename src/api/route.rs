@@ -3,6 +3,8 @@
 //!
 //! **Invariant:** nothing under `GET` changes anything.
 
+use std::borrow::Cow;
+
 use hyper::Method;
 
 /// The longest path parameter, in bytes: longer than any name or id.
@@ -92,9 +94,9 @@ pub(super) const ROUTES: &[Route] = &[
 
 /// What a method and path mean.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) enum Found<'p> {
     /// This target, with the path's parameters in their order.
-    Target(Target, Vec<String>),
+    Target(Target, Vec<Cow<'p, str>>),
     /// The path is known, for these methods.
     OtherMethods(Vec<&'static str>),
     /// No such path.
@@ -102,36 +104,39 @@ pub(super) enum Found {
 }
 
 /// Looks a request up in the table. HEAD is GET, whose body the server leaves out.
-pub(super) fn find(method: &Method, path: &str) -> Found {
+pub(super) fn find<'p>(method: &Method, path: &'p str) -> Found<'p> {
     let method = if *method == Method::HEAD { &Method::GET } else { method };
-    let mut others = Vec::new();
-    for route in ROUTES {
-        let Some(parameters) = parameters(route.path, path) else { continue };
-        if route.method == *method {
-            return Found::Target(route.target, parameters);
-        }
-        others.push(route.method.as_str());
-    }
-    if others.is_empty() { Found::Nothing } else { Found::OtherMethods(others) }
+    // Methods compare faster than paths, so the paths of others are looked at only when there is nothing else to say.
+    let target = |route: &Route| Some(Found::Target(route.target, parameters(route.path, path)?));
+    let found = ROUTES.iter().filter(|route| route.method == *method).find_map(target);
+    found.unwrap_or_else(|| {
+        let at_path = ROUTES.iter().filter(|route| parameters(route.path, path).is_some());
+        let others: Vec<_> = at_path.map(|route| route.method.as_str()).collect();
+        if others.is_empty() { Found::Nothing } else { Found::OtherMethods(others) }
+    })
 }
 
 /// The parts of `path` that stand where `pattern` has parameters; `None` when it does not match.
-fn parameters(pattern: &str, path: &str) -> Option<Vec<String>> {
+fn parameters<'p>(mut pattern: &str, mut path: &'p str) -> Option<Vec<Cow<'p, str>>> {
     let mut parameters = Vec::new();
-    let mut parts = path.split('/');
-    for expected in pattern.split('/') {
-        let part = parts.next()?;
-        if expected.starts_with('{') {
-            parameters.push(percent_decode(part).filter(|p| !p.is_empty() && p.len() <= PARAMETER_BYTES_MAX)?);
-        } else if expected != part {
-            return None;
-        }
+    while let Some((before, rest)) = pattern.split_once('{') {
+        let (part, after) = first_part(path.strip_prefix(before)?);
+        parameters.push(percent_decode(part).filter(|p| !p.is_empty() && p.len() <= PARAMETER_BYTES_MAX)?);
+        (pattern, path) = (first_part(rest).1, after);
     }
-    parts.next().is_none().then_some(parameters)
+    (pattern == path).then_some(parameters)
+}
+
+/// A path up to its first slash, and the rest.
+fn first_part(path: &str) -> (&str, &str) {
+    path.split_at(path.find('/').unwrap_or(path.len()))
 }
 
 /// Decodes `%41`; `None` for a lone `%` and for bytes that are not UTF-8 or are control characters.
-pub(super) fn percent_decode(text: &str) -> Option<String> {
+pub(super) fn percent_decode(text: &str) -> Option<Cow<'_, str>> {
+    if text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'%') {
+        return Some(Cow::Borrowed(text));
+    }
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {
@@ -142,7 +147,7 @@ pub(super) fn percent_decode(text: &str) -> Option<String> {
             bytes.push(byte);
         }
     }
-    String::from_utf8(bytes).ok().filter(|text| !text.contains(char::is_control))
+    String::from_utf8(bytes).ok().filter(|text| !text.contains(char::is_control)).map(Cow::Owned)
 }
 
 #[cfg(test)]
@@ -150,8 +155,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn target(target: Target, parameters: &[&str]) -> Found {
-        Found::Target(target, parameters.iter().map(|p| (*p).to_owned()).collect())
+    fn target(target: Target, parameters: &[&'static str]) -> Found<'static> {
+        Found::Target(target, parameters.iter().map(|p| Cow::Borrowed(*p)).collect())
     }
 
     #[test]
@@ -244,7 +249,7 @@ mod tests {
         #[test]
         fn what_is_encoded_is_decoded(text in "\\PC{0,20}") {
             let encoded: String = text.bytes().map(|b| format!("%{b:02x}")).collect();
-            prop_assert_eq!(percent_decode(&encoded), Some(text));
+            prop_assert_eq!(percent_decode(&encoded), Some(Cow::Owned(text)));
         }
 
         #[test]

@@ -32,8 +32,27 @@ pub fn format_ms(ms: u64) -> String {
     let ms = ms.min(TIME_MS_MAX);
     let (days, second) = (ms / 1_000 / DAY_S, ms / 1_000 % DAY_S);
     let (year, month, day) = civil_from_days(days);
-    let (hour, minute) = (second / 3_600, second / 60 % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{:02}.{:03}Z", second % 60, ms % 1_000)
+    let mut text = *b"0000-00-00T00:00:00.000Z";
+    for (at, digits, number) in [
+        (0, 4, year),
+        (5, 2, month),
+        (8, 2, day),
+        (11, 2, second / 3_600),
+        (14, 2, second / 60 % 60),
+        (17, 2, second % 60),
+        (20, 3, ms % 1_000),
+    ] {
+        write_digits(number, &mut text[at..][..digits]);
+    }
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// The last digits of a number, with leading zeros.
+fn write_digits(mut number: u64, digits: &mut [u8]) {
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + (number % 10) as u8;
+        number /= 10;
+    }
 }
 
 /// Reads an RFC 3339 time with any offset, or whole unix seconds, as unix milliseconds. Digits past the millisecond are cut

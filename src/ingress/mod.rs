@@ -62,13 +62,17 @@ impl<S: Store> Ingress<S> {
     }
 
     /// Answers one request, and counts what becomes of it.
-    pub async fn handle(&self, request: Request<Incoming>, peer: SocketAddr) -> Reply {
-        let reply = self.receive(request).await;
-        if let Some(ProblemCode(code)) = reply.extensions().get() {
-            self.metrics.refused.inc(code);
-            tracing::debug!(%peer, status = reply.status().as_u16(), code, "request refused");
+    pub fn handle(self: Arc<Self>, request: Request<Incoming>, peer: SocketAddr) -> impl Future<Output = Reply> + Send {
+        // Taken apart here, as an `async fn` would hold the request twice, whole and in parts, and it is moved around.
+        let (head, body) = request.into_parts();
+        async move {
+            let reply = self.receive(&head, body).await;
+            if let Some(ProblemCode(code)) = reply.extensions().get() {
+                self.metrics.refused.inc(code);
+                tracing::debug!(%peer, status = reply.status().as_u16(), code, "request refused");
+            }
+            reply
         }
-        reply
     }
 
     /// Serves `listener` until `stop` turns true, then gives running requests `drain_ms` to finish.
@@ -81,10 +85,7 @@ impl<S: Store> Ingress<S> {
             connections_max: self.limits.connections_max,
             drain_ms,
         };
-        let handler = move |request, peer| {
-            let ingress = Arc::clone(&self);
-            async move { ingress.handle(request, peer).await }
-        };
+        let handler = move |request, peer| Arc::clone(&self).handle(request, peer);
         http::serve(listener, limits, handler, stop).await;
     }
 }

@@ -5,9 +5,10 @@
 
 use std::time::Duration;
 
+use hyper::Method;
 use hyper::body::{Body, Incoming};
 use hyper::header::{HOST, HeaderMap};
-use hyper::{Method, Request};
+use hyper::http::request::Parts;
 
 use super::{Ingress, answer};
 use crate::core::endpoint::Source;
@@ -22,15 +23,16 @@ use crate::store::{Accepted, Store};
 const PREFIX: &str = "/in/";
 
 impl<S: Store> Ingress<S> {
-    pub(super) async fn receive(&self, request: Request<Incoming>) -> Reply {
-        if let Err(error) = check_head(&request, self.limits.header_bytes_max) {
+    pub(super) async fn receive(&self, head: &Parts, body: Incoming) -> Reply {
+        if let Err(error) = check_head(head, self.limits.header_bytes_max) {
             return error.reply(answer::ALLOW);
         }
-        let source = match self.admit(&request) {
+        let source = match self.admit(head) {
             Ok(source) => source,
-            Err(refused) => return unread(*refused, &request),
+            // Where there is a body that was not read, the connection can't be used again.
+            Err(refused) if body.is_end_stream() => return *refused,
+            Err(refused) => return close(*refused),
         };
-        let (head, body) = request.into_parts();
         // The reservation is held until the store has answered: so long the bytes are ours.
         let (bytes, _reservation) = match read_body_within(body, &self.body_limits, &self.budget).await {
             Ok(read) => read,
@@ -62,11 +64,11 @@ impl<S: Store> Ingress<S> {
     }
 
     /// What can be said from the head alone.
-    fn admit(&self, request: &Request<Incoming>) -> Result<&Source, Box<Reply>> {
-        let name = request.uri().path().strip_prefix(PREFIX).filter(|name| !name.is_empty() && !name.contains('/'));
+    fn admit(&self, head: &Parts) -> Result<&Source, Box<Reply>> {
+        let name = head.uri.path().strip_prefix(PREFIX).filter(|name| !name.is_empty() && !name.contains('/'));
         let name = name.ok_or_else(|| Box::new(answer::not_found()))?;
         let source = self.catalog.source(name).ok_or_else(|| Box::new(answer::unknown_source()))?;
-        if request.method() != Method::POST {
+        if head.method != Method::POST {
             return Err(Box::new(answer::method_not_allowed()));
         }
         self.store.intake().map_err(|refusal| Box::new(answer::intake_closed(refusal)))?;
@@ -125,11 +127,6 @@ impl Target<'_> {
     fn url(&self, scheme: &str) -> String {
         format!("{scheme}://{}{}", self.host, self.target)
     }
-}
-
-/// An answer before the body was read: where there is one, the connection can't be used again.
-fn unread(reply: Reply, request: &Request<Incoming>) -> Reply {
-    if request.body().is_end_stream() { reply } else { close(reply) }
 }
 
 /// hyper keeps repeated fields in order, but groups them by name, which no signature covers.
