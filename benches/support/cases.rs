@@ -132,7 +132,12 @@ fn accepted() -> Fact {
         headers: fields.into_iter().collect(),
         endpoints: vec![endpoint_id("default", "app")],
     };
-    Fact::Accepted { meta, dedup: vec![dedup_key()], dedup_expires_ms: event_id().ms() + 1, fingerprint: 7 }
+    Fact::Accepted {
+        meta: meta.into(),
+        dedup: vec![dedup_key()],
+        dedup_expires_ms: event_id().ms() + 1,
+        fingerprint: 7,
+    }
 }
 
 fn settled() -> Fact {

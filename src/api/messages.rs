@@ -166,7 +166,7 @@ mod tests {
             headers: Headers::new(),
             endpoints: Vec::new(),
         };
-        Arc::new(Event { meta, body: vec![0; bytes].into(), erased: false })
+        Arc::new(Event { meta: meta.into(), body: vec![0; bytes].into(), erased: false })
     }
 
     fn fitted(sizes: &[usize], newer: bool) -> (Vec<u128>, Option<u128>) {

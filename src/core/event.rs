@@ -1,5 +1,7 @@
 //! An event: what a source received or an application published. It never changes, but its content can be erased.
 
+use std::sync::Arc;
+
 use bincode::{Decode, Encode};
 use bytes::Bytes;
 
@@ -30,8 +32,8 @@ pub struct EventMeta {
 /// An event with its bytes, which are handed on exactly as they came.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// Everything but the bytes.
-    pub meta: EventMeta,
+    /// Everything but the bytes; shared with the fact that tells of it.
+    pub meta: Arc<EventMeta>,
     /// The body; empty once [`erased`](Self::erased).
     pub body: Bytes,
     /// The content was erased on request.

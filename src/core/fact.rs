@@ -8,6 +8,8 @@
 //! and, apart from it, a *body*: the event's bytes or the kept bytes of a response. Bodies stand apart so that they can be
 //! overwritten with zeros when a content is erased.
 
+use std::sync::Arc;
+
 use bincode::{Decode, Encode};
 
 use super::attempt::Attempt;
@@ -21,7 +23,7 @@ pub enum Fact {
     /// An event came in; its deliveries are pending from [`EventMeta::accepted_ms`] on. Body: the event's bytes.
     Accepted {
         /// The event.
-        meta: EventMeta,
+        meta: Arc<EventMeta>,
         /// The keys it claims.
         dedup: Vec<DedupKey>,
         /// Unix milliseconds (engine time) until which they hold.
@@ -71,7 +73,7 @@ pub enum Fact {
     /// An event of a segment that is about to be dropped, some of whose deliveries are pending. Body: the event's bytes.
     Carried {
         /// The event.
-        meta: EventMeta,
+        meta: Arc<EventMeta>,
         /// Its pending deliveries.
         pending: Vec<(EndpointId, Pending)>,
         /// Its dead letters, whose settles may be dropped as well. What is in neither list was delivered.
@@ -192,7 +194,7 @@ impl Fact {
     }
 
     /// The event that the fact is about as a number, 0 for none: what footers are sorted by.
-    pub const fn key(&self) -> u128 {
+    pub fn key(&self) -> u128 {
         match self {
             Self::Accepted { meta, .. } | Self::Carried { meta, .. } => meta.id.as_u128(),
             Self::Settled { delivery, .. } | Self::Redriven { delivery, .. } | Self::Buried { delivery, .. } => {

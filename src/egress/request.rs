@@ -130,7 +130,7 @@ mod tests {
             headers: fields.iter().copied().collect(),
             endpoints: vec![],
         };
-        let event = Event { meta, body: Bytes::from_static(b"{\"a\": 1}\r\n\xff"), erased: false };
+        let event = Event { meta: meta.into(), body: Bytes::from_static(b"{\"a\": 1}\r\n\xff"), erased: false };
         Job { endpoint: Arc::new(endpoint), event: Arc::new(event), number: 3 }
     }
 

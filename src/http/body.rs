@@ -5,7 +5,9 @@
 //!
 //! Invariant: no more than what has arrived is ever held or reserved, whatever length the head claims.
 
+use std::future::poll_fn;
 use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -113,15 +115,20 @@ where
     let mut body = pin!(body);
     let mut pieces = Pieces::new(expected);
     let mut pace = Pace::new(limits);
-    let mut tick = pin!(tokio::time::sleep(pace.next_tick()));
+    let mut tick = pin!(None);
     loop {
         // What has arrived goes first, so that a body which is there already costs no timer.
         let frame = tokio::select! {
             biased;
             frame = body.frame() => frame,
-            () = &mut tick => {
+            () = poll_fn(|cx| {
+                if tick.is_none() {
+                    tick.set(Some(tokio::time::sleep(pace.next_tick())));
+                }
+                tick.as_mut().as_pin_mut().map_or(Poll::Ready(()), |tick| tick.poll(cx))
+            }) => {
                 pace.ticked(pieces.len)?;
-                tick.set(tokio::time::sleep(pace.next_tick()));
+                tick.set(None);
                 continue;
             }
         };

@@ -253,7 +253,7 @@ pub fn job_of(url: &str, timeout_ms: u64, source: Option<SourceId>, headers: &[(
         headers: headers.iter().copied().collect(),
         endpoints: vec![],
     };
-    let event = Event { meta, body: Bytes::copy_from_slice(body), erased: false };
+    let event = Event { meta: meta.into(), body: Bytes::copy_from_slice(body), erased: false };
     Job { endpoint: Arc::new(endpoint), event: Arc::new(event), number: 1 }
 }
 

@@ -1,6 +1,7 @@
 //! Many pending events that were carried out of dropped segments: what they cost when the next ones are dropped.
 
 use std::ops::{Bound, ControlFlow};
+use std::sync::Arc;
 use std::time::Duration;
 
 use postrider::core::delivery::{Dead, DeadReason, DeliveryId, Pending};
@@ -43,8 +44,8 @@ impl Scene {
         EventId::from_u128(u128::from(segment * self.per_segment + n) << 64)
     }
 
-    fn meta(&self, segment: u64, n: u64) -> EventMeta {
-        EventMeta {
+    fn meta(&self, segment: u64, n: u64) -> Arc<EventMeta> {
+        Arc::new(EventMeta {
             id: self.id(segment, n),
             app: AppId::named("", "default"),
             source: None,
@@ -53,7 +54,7 @@ impl Scene {
             accepted_ms: self.id(segment, n).ms(),
             headers: Headers::default(),
             endpoints: vec![endpoint(0), endpoint(1)],
-        }
+        })
     }
 
     fn fold(&mut self, segment: u64, facts: &[Fact]) {

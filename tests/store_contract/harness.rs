@@ -198,7 +198,7 @@ impl Picture {
     /// The same with every event's id replaced, to compare two stores that gave the same events other ids.
     pub fn renamed(mut self, name: impl Fn(EventId) -> EventId) -> Self {
         for (event, deliveries, _) in &mut self.events {
-            event.meta.id = name(event.meta.id);
+            Arc::make_mut(&mut event.meta).id = name(event.meta.id);
             deliveries.iter_mut().for_each(|delivery| delivery.id.event = name(delivery.id.event));
         }
         self.pending.iter_mut().flat_map(|(_, due)| due).for_each(|due| due.event = name(due.event));

@@ -114,7 +114,7 @@ impl Draft {
             }
         }
         let id = self.next_id();
-        let meta = EventMeta {
+        let meta = Arc::new(EventMeta {
             id,
             app: new.app,
             source: new.source,
@@ -123,11 +123,11 @@ impl Draft {
             accepted_ms: id.ms(),
             headers: new.headers,
             endpoints: new.endpoints,
-        };
+        });
         let dedup_expires_ms = self.now_ms.saturating_add(self.limits.dedup_ms);
         let entry = DedupEntry { event: id, fingerprint: new.fingerprint, expires_ms: dedup_expires_ms };
         self.keys.extend(new.dedup.iter().map(|key| (*key, entry)));
-        let event = Arc::new(Event { meta: meta.clone(), body: new.body.clone(), erased: false });
+        let event = Arc::new(Event { meta: Arc::clone(&meta), body: new.body.clone(), erased: false });
         let fact = Fact::Accepted { meta, dedup: new.dedup, dedup_expires_ms, fingerprint: new.fingerprint };
         self.facts.push((fact, new.body));
         Ok(Accepted::New { event })

@@ -111,7 +111,7 @@ mod tests {
             headers: Headers::default(),
             endpoints: vec![crate::core::id::EndpointId::MIN, crate::core::id::EndpointId::MAX],
         };
-        Arc::new(Event { meta, body: Bytes::from(vec![0; bytes]), erased: false })
+        Arc::new(Event { meta: meta.into(), body: Bytes::from(vec![0; bytes]), erased: false })
     }
 
     #[test]

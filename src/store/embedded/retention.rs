@@ -4,6 +4,8 @@
 //! events with pending deliveries, with the full state of those; dedup keys whose window is open. Everything else in it
 //! is past retention.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::ballast::ballast_bytes;
@@ -31,7 +33,7 @@ const RESERVED_SEGMENTS: u64 = 2;
 pub(super) struct DropPlan {
     /// The segment.
     pub(super) segment: u64,
-    events: Vec<(EventMeta, Bytes)>,
+    events: Vec<(Arc<EventMeta>, Bytes)>,
     keys: Vec<(DedupKey, DedupEntry)>,
 }
 
@@ -175,7 +177,7 @@ impl DropPlan {
         Ok(())
     }
 
-    fn consider_event(&mut self, state: &State, meta: EventMeta, body: Option<Bytes>) -> Result<(), TreeError> {
+    fn consider_event(&mut self, state: &State, meta: Arc<EventMeta>, body: Option<Bytes>) -> Result<(), TreeError> {
         // An event that was carried on already is another segment's concern. One that was erased has nothing pending.
         let here = super::read::locate(state, meta.id)?.is_some_and(|at| at.segment == self.segment);
         if let (true, Some(body)) = (here, body)
@@ -209,7 +211,7 @@ impl DropPlan {
             let States { pending, dead } = states_of(state, meta)?;
             if !pending.is_empty() {
                 carried += pending.len() as u64;
-                facts.push((Fact::Carried { meta: meta.clone(), pending, dead }, body.clone()));
+                facts.push((Fact::Carried { meta: Arc::clone(meta), pending, dead }, body.clone()));
             }
         }
         // An event of a time when batches were larger waits until it is delivered.

@@ -264,7 +264,7 @@ impl State {
 fn stored(id: EventId, new: NewEvent, accepted_ms: u64) -> Event {
     let NewEvent { app, source, event_type, external_id, headers, body, dedup: _, endpoints, fingerprint: _ } = new;
     let meta = EventMeta { id, app, source, event_type, external_id, accepted_ms, headers, endpoints };
-    Event { meta, body, erased: false }
+    Event { meta: meta.into(), body, erased: false }
 }
 
 /// Equal but for the time since when.
