@@ -18,6 +18,12 @@ use crate::store::StoreError;
 /// Bytes of frames that are kept, with what is known of their events.
 const BYTES_MAX: usize = 8 << 20;
 
+/// Bytes of the journal that are read at once where it is read in order.
+const READ_ON_BYTES: u64 = 64 << 10;
+
+/// Among so many frames, the last ones asked for, it is seen whether the journal is read in order.
+const IN_ORDER_AMONG: usize = 16;
+
 /// The frames.
 #[derive(Debug, Default)]
 pub(super) struct Frames {
@@ -75,6 +81,18 @@ impl Frames {
         let kept = self.inner().first(|(_, kept)| of_it(kept))?;
         let index = kept.place(id)?;
         Some(event_at(&kept.frame, index, kept.erased.contains(&id)).map(Arc::new))
+    }
+
+    /// Up to where the journal is to be read on behind a frame at this place, which was just read: nowhere if the frame is large,
+    /// or if those asked for last lie elsewhere. While few events come at a time a frame holds one or two of them, and one read
+    /// for each would cost more than its delivery.
+    pub(super) fn read_on(&self, at: At, end: u64) -> u64 {
+        let just_before = |(have, kept): &(At, Arc<Kept>)| {
+            let end = kept.frame.at.end();
+            have.segment == at.segment && end <= at.offset && at.offset - end < READ_ON_BYTES
+        };
+        let in_order = self.inner().kept.iter().take(IN_ORDER_AMONG).any(just_before);
+        if in_order { at.offset + READ_ON_BYTES } else { end }
     }
 
     /// To be given to [`keep`](Self::keep) with what is read from now on.
@@ -224,5 +242,22 @@ mod tests {
         let (at, frame) = read.remove(0);
         kept.keep(before, at, Arc::new(Kept::new(frame, Vec::new())));
         assert!(kept.event(id(0)).is_none() && kept.event(id(2)).is_none() && kept.get(at).is_none());
+    }
+
+    #[test]
+    fn what_is_read_in_order_is_read_on() {
+        let kept = Frames::default();
+        let read = frames(2 * IN_ORDER_AMONG, 5);
+        let places: Vec<_> = read.iter().map(|(at, frame)| (*at, frame.at.end())).collect();
+        let reads_on = |n: usize| kept.read_on(places[n].0, places[n].1) > places[n].1;
+        let mut read = read.into_iter();
+        keep(&kept, read.next().unwrap(), Vec::new());
+        assert!(!reads_on(0), "there is nothing before it");
+        // Between the two there may be frames without events.
+        assert!(reads_on(1) && reads_on(3));
+        let later = read.skip(IN_ORDER_AMONG - 1);
+        later.for_each(|frame| keep(&kept, frame, Vec::new()));
+        assert!(!reads_on(1), "others were asked for since");
+        assert!(kept.event(id(0)).is_some() && reads_on(1));
     }
 }

@@ -161,7 +161,7 @@ impl<D: Disk> Shared<D> {
         for _ in 0..LOOKS_MAX {
             let at = locate(&self.state(), id).map_err(|e| self.fail(&e))?;
             let Some(at) = at else { return Ok(None) };
-            if let Some(kept) = self.frame(at)? {
+            if let Some(kept) = self.frame_and_next(at)? {
                 return Ok(event_in(&kept.frame, id, self.is_erased(id)?)?.map(Arc::new));
             }
         }

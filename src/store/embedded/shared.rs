@@ -14,7 +14,7 @@ use crate::core::limits::StoreLimits;
 use crate::env::Disk;
 use crate::index::State;
 use crate::index::event::At;
-use crate::journal::{ReadError, Reader};
+use crate::journal::{Frame, ReadError, Reader};
 use crate::store::{Hints, Refusal, StoreError};
 
 /// Shared by the writer, the applier, the housekeeper and every caller.
@@ -144,10 +144,30 @@ impl<D: Disk> Shared<D> {
             Err(ReadError::Gone { .. }) => return Ok(None),
             Err(error) => return Err(self.unread(&error)),
         };
+        self.keep_frame(before_reading, at, frame).map(Some)
+    }
+
+    /// The same, and where deliveries go through the journal in order some of those behind it too.
+    pub(super) fn frame_and_next(&self, at: At) -> Result<Option<Arc<Kept>>, StoreError> {
+        let Some(kept) = self.frame(at)? else { return Ok(None) };
+        let mut next = At { offset: kept.frame.at.end(), ..at };
+        let until = self.frames.read_on(at, next.offset);
+        while next.offset < until {
+            let before_reading = self.frames.before_reading();
+            // What can't be read, or is not there, is for whoever wants it.
+            let Ok(frame) = self.reader.frame_at(next.segment, next.offset) else { break };
+            let end = frame.at.end();
+            self.keep_frame(before_reading, next, frame)?;
+            next.offset = end;
+        }
+        Ok(Some(kept))
+    }
+
+    fn keep_frame(&self, before_reading: u64, at: At, frame: Frame) -> Result<Arc<Kept>, StoreError> {
         let erased = super::read::erased_of(&self.state(), &frame).map_err(|e| self.fail(&e))?;
         let kept = Arc::new(Kept::new(frame, erased));
         self.frames.keep(before_reading, at, Arc::clone(&kept));
-        Ok(Some(kept))
+        Ok(kept)
     }
 
     /// What a failed read of the journal comes to: damage concerns what was asked for alone, anything else all.
