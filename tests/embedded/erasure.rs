@@ -191,3 +191,21 @@ fn an_erasure_cut_short_at_any_operation_is_finished_or_was_never_begun() {
     }
     assert!(erased_by_halves > 5 && never > 1, "{erased_by_halves} finished later, {never} never begun");
 }
+
+/// An event is found in a batch that was read for its neighbour. A body without bytes, or of zeros, looks the same erased.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_erased_event_stays_erased_when_its_batch_is_read_again_for_a_neighbour() {
+    let home = Home::new(StoreLimits { recent_bytes_max: 0, ..limits() });
+    let store = home.open();
+    let bodies = [b"".to_vec(), vec![0; 40], body_of(1, 40), body_of(2, 40)];
+    let [a, b, c, d] = bodies.each_ref().map(|body| accept(&store, event_with(&[0], body, &[])));
+    let ids = <[_; 4]>::from(tokio::join!(a, b, c, d)).map(|event| event.meta.id);
+    for erased in 0..3 {
+        for (n, id) in ids.iter().enumerate().rev() {
+            let event = store.event(*id).await.unwrap().unwrap();
+            assert_eq!((event.erased, event.body.is_empty()), (n < erased, n < erased || n == 0), "{n} of {erased}");
+        }
+        assert!(store.erase(ids[erased]).await.unwrap());
+    }
+    assert_eq!(store.event(ids[3]).await.unwrap().unwrap().body, bodies[3]);
+}

@@ -124,7 +124,7 @@ impl<D: Disk> Committer<D> {
         }
         self.last_id = draft.last_id;
         shared.counts.stale_settles.fetch_add(draft.stale, Ordering::Relaxed);
-        shared.recent.delivered(draft.delivered.iter().copied());
+        shared.recent.attempted(draft.attempted.iter().copied());
         draft.answer();
         Ok(())
     }
@@ -176,8 +176,10 @@ impl<D: Disk> Committer<D> {
         let at = self.append(&erased)?;
         self.journal.erase(id.as_u128(), &kind::has_content).map_err(|e| self.shared.fail(&e))?;
         self.shared.recent.forget([id]);
-        self.shared.forget_frames();
-        self.fold(&erased, at)
+        self.fold(&erased, at)?;
+        // Last: what is read again must be read with the key space knowing of it, as an empty body has no bytes that tell.
+        self.shared.frames.forget();
+        Ok(())
     }
 
     fn set_standing(
@@ -252,7 +254,7 @@ impl<D: Disk> Committer<D> {
         self.forget_keys(&forgotten);
         self.shared.recent.forget_below(first_kept);
         self.journal.drop_oldest().map_err(|e| self.shared.fail(&e))?;
-        self.shared.forget_frames();
+        self.shared.frames.forget();
         self.count_journal();
         Ok(true)
     }

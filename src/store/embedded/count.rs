@@ -53,7 +53,7 @@ pub(super) fn last_id<D: Disk>(state: &State, reader: &Reader<D>) -> Result<Even
     })?;
     let Some((first, entry)) = last else { return Ok(highest) };
     let frame = reader.frame_at(entry.at.segment, entry.at.offset)?;
-    Ok(events_of(&frame).last().copied().unwrap_or(first).max(highest))
+    Ok(events_of(&frame).last().map_or(first, |(last, _)| *last).max(highest))
 }
 
 fn each(state: &State, family: u8, mut visit: impl FnMut(&[u8], &[u8])) -> Result<(), OpenError> {

@@ -8,7 +8,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::queue::{Command, NO_BODY, Reply, event_bytes, settle_bytes};
 use super::recent::Recent;
-use crate::core::delivery::{DeliveryId, DeliveryState, Next, Pending};
+use crate::core::delivery::{DeliveryId, DeliveryState, Pending};
 use crate::core::event::{DedupKey, Event, EventMeta, NewEvent};
 use crate::core::fact::{DedupEntry, Fact, Standing};
 use crate::core::id::EventId;
@@ -33,8 +33,8 @@ pub(super) struct Draft {
     pub(super) last_id: EventId,
     /// Settles that came too late.
     pub(super) stale: u64,
-    /// Events of which a delivery arrived.
-    pub(super) delivered: Vec<EventId>,
+    /// Events of which a delivery had its first attempt.
+    pub(super) attempted: Vec<EventId>,
     answers: Vec<Answer>,
     /// Dedup keys that events of this batch claim.
     keys: HashMap<DedupKey, DedupEntry>,
@@ -61,7 +61,7 @@ impl Draft {
             facts: Vec::new(),
             last_id,
             stale: 0,
-            delivered: Vec::new(),
+            attempted: Vec::new(),
             answers: Vec::new(),
             keys: HashMap::new(),
             deliveries: HashSet::new(),
@@ -140,8 +140,8 @@ impl Draft {
             self.stale += 1;
             return Ok(Applied::Stale);
         }
-        if next == Next::Delivered {
-            self.delivered.push(delivery.event);
+        if was.attempts == 0 {
+            self.attempted.push(delivery.event);
         }
         self.facts.push((Fact::Settled { delivery, was, attempt, next }, response));
         Ok(Applied::Ok)

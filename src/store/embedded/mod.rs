@@ -22,6 +22,7 @@ mod commit;
 mod count;
 mod crew;
 mod draft;
+mod frames;
 mod housekeeper;
 mod lock;
 mod queue;
@@ -70,6 +71,10 @@ use crate::index::{Home, MemTree};
 /// Reads that go on at once. Each may hold a whole batch in memory, on a thread of its own; the others wait for their turn.
 const READS_MAX: usize = 4;
 
+/// Events that came within so many milliseconds are read one after the other: they mostly share a batch, so that the first
+/// read serves the others too.
+const TURN_MS: u64 = 16;
+
 /// The store of one process.
 pub struct EmbeddedStore<D: Disk = RealDisk> {
     shared: Arc<Shared<D>>,
@@ -79,6 +84,7 @@ pub struct EmbeddedStore<D: Disk = RealDisk> {
     /// `None` once closed, and where the caller drives a [`Crew`].
     threads: Mutex<Option<Threads>>,
     reads: Semaphore,
+    turns: [tokio::sync::Mutex<()>; READS_MAX],
     /// Reads are done where they are asked for, as there is only one thread.
     reads_inline: bool,
     opened: Opened,
@@ -205,6 +211,7 @@ impl<D: Disk> EmbeddedStore<D> {
             chores,
             threads,
             reads: Semaphore::new(READS_MAX),
+            turns: Default::default(),
             reads_inline: false,
             opened,
         };
@@ -344,8 +351,13 @@ impl<D: Disk> Store for EmbeddedStore<D> {
     }
 
     async fn event(&self, id: EventId) -> Result<Option<Arc<Event>>, StoreError> {
-        match self.shared.recent.get(id) {
-            Some(event) => Ok(Some(event)),
+        if let Some(event) = self.shared.event_in_memory(id) {
+            return event.map(Some);
+        }
+        // A neighbour that is being read mostly brings this one with it.
+        let _turn = self.turns[(id.ms() / TURN_MS) as usize % READS_MAX].lock().await;
+        match self.shared.event_in_memory(id) {
+            Some(event) => event.map(Some),
             None => self.read(move |shared| shared.read_event(id)).await,
         }
     }

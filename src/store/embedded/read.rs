@@ -100,18 +100,34 @@ pub(super) fn locate(state: &State, id: EventId) -> Result<Option<At>, TreeError
     Ok(at)
 }
 
-/// The events of a frame, in the order of their ids.
-pub(super) fn events_of(frame: &Frame) -> Vec<EventId> {
-    let events = frame.records.iter().filter(|r| r.kind == kind::ACCEPTED);
-    events.map(|r| EventId::from_u128(r.key)).collect()
+/// The events that came in with a frame, in the order of their ids, each with its place in it.
+pub(super) fn events_of(frame: &Frame) -> Vec<(EventId, usize)> {
+    let records = frame.records.iter().enumerate().filter(|(_, record)| record.kind == kind::ACCEPTED);
+    records.map(|(index, record)| (EventId::from_u128(record.key), index)).collect()
 }
 
-/// The event of this id in a frame. The bytes are copied, so that they don't keep the whole frame in memory.
+/// Those of them whose content was erased.
+pub(super) fn erased_of(state: &State, frame: &Frame) -> Result<Vec<EventId>, TreeError> {
+    let events = events_of(frame);
+    let (Some((first, _)), Some((last, _))) = (events.first(), events.last()) else { return Ok(Vec::new()) };
+    let (from, to) = (erased::key(*first), erased::key(*last));
+    let mut found = Vec::new();
+    state.scan(Bound::Included(&from), Bound::Included(&to), Layered::Up, |key, _| {
+        found.extend(erased::parse_key(key));
+        ControlFlow::Continue(())
+    })?;
+    Ok(found)
+}
+
+/// The event of this id in a frame.
 pub(super) fn event_in(frame: &Frame, id: EventId, erased: bool) -> Result<Option<Event>, StoreError> {
     let is_event = |kind: u8| matches!(kind, kind::ACCEPTED | kind::CARRIED);
-    let Some(index) = frame.records.iter().position(|r| r.key == id.as_u128() && is_event(r.kind)) else {
-        return Ok(None);
-    };
+    let index = frame.records.iter().position(|r| r.key == id.as_u128() && is_event(r.kind));
+    index.map(|index| event_at(frame, index, erased)).transpose()
+}
+
+/// The event at a place in a frame. The bytes are copied, so that they don't keep the whole frame in memory.
+pub(super) fn event_at(frame: &Frame, index: usize, erased: bool) -> Result<Event, StoreError> {
     let Ok(Fact::Accepted { meta, .. } | Fact::Carried { meta, .. }) =
         Fact::decode(frame.records[index].kind, &frame.meta(index))
     else {
@@ -124,7 +140,7 @@ pub(super) fn event_in(frame: &Frame, id: EventId, erased: bool) -> Result<Optio
         BodyState::Intact => Some(Bytes::copy_from_slice(&frame.body(index))),
         BodyState::Damaged => return Err(unreadable(frame.at.segment, frame.at.offset)),
     };
-    Ok(Some(Event { meta, erased: body.is_none(), body: body.unwrap_or_default() }))
+    Ok(Event { meta, erased: body.is_none(), body: body.unwrap_or_default() })
 }
 
 /// Damage that was found on the way; it is for an operator, and no reason to stop.
@@ -137,19 +153,24 @@ pub(super) fn unreadable(segment: u64, offset: u64) -> StoreError {
 impl<D: Disk> Shared<D> {
     /// See [`Store::event`](crate::store::Store::event).
     pub(super) fn read_event(&self, id: EventId) -> Result<Option<Arc<Event>>, StoreError> {
-        if let Some(event) = self.recent.get(id) {
-            return Ok(Some(event));
+        if let Some(event) = self.event_in_memory(id) {
+            return event.map(Some);
         }
         // Between looking up the place and reading it the segment may be dropped and the event carried elsewhere; then
         // the key space knows the new place.
         for _ in 0..LOOKS_MAX {
             let at = locate(&self.state(), id).map_err(|e| self.fail(&e))?;
             let Some(at) = at else { return Ok(None) };
-            if let Some(frame) = self.frame(at)? {
-                return Ok(event_in(&frame, id, self.is_erased(id)?)?.map(Arc::new));
+            if let Some(kept) = self.frame_and_next(at)? {
+                return Ok(event_in(&kept.frame, id, self.is_erased(id)?)?.map(Arc::new));
             }
         }
         Ok(None)
+    }
+
+    /// The event, if neither key space nor journal need be asked for it.
+    pub(super) fn event_in_memory(&self, id: EventId) -> Option<Result<Arc<Event>, StoreError>> {
+        self.recent.get(id).map(Ok).or_else(|| self.frames.event(id))
     }
 
     fn is_erased(&self, id: EventId) -> Result<bool, StoreError> {
@@ -178,7 +199,8 @@ impl<D: Disk> Shared<D> {
         let found = self.reader.find(id.as_u128()).map_err(|e| self.unread(&e))?;
         let mut attempts = Vec::new();
         for place in found.into_iter().filter(|found| found.kind == kind::SETTLED) {
-            let Some(frame) = self.frame(At { segment: place.segment, offset: place.offset })? else { continue };
+            let Some(kept) = self.frame(At { segment: place.segment, offset: place.offset })? else { continue };
+            let frame = &kept.frame;
             let index = place.index as usize;
             let Ok(fact) = Fact::decode(place.kind, &frame.meta(index)) else {
                 return Err(unreadable(place.segment, place.offset));
@@ -328,8 +350,8 @@ impl<D: Disk> Shared<D> {
     /// Takes what is wanted from a batch; false when its segment is gone.
     fn walk_batch(&self, walk: &mut EventWalk<'_>, first: EventId, entry: Entry) -> Result<bool, StoreError> {
         walk.frames += 1;
-        let frame = match self.frame(entry.at) {
-            Ok(Some(frame)) => frame,
+        let kept = match self.frame(entry.at) {
+            Ok(Some(kept)) => kept,
             Ok(None) => return Ok(false),
             Err(StoreError::Unreadable { .. }) => {
                 walk.look_at(first);
@@ -338,7 +360,9 @@ impl<D: Disk> Shared<D> {
             }
             Err(error) => return Err(error),
         };
-        let mut ids = if entry.carried { vec![first] } else { events_of(&frame) };
+        let frame = &kept.frame;
+        let came_in = || events_of(frame).into_iter().map(|(id, _)| id).collect();
+        let mut ids = if entry.carried { vec![first] } else { came_in() };
         if !walk.up {
             ids.reverse();
         }
@@ -348,7 +372,7 @@ impl<D: Disk> Shared<D> {
             }
             if walk.passes_cursor(id) {
                 walk.look_at(id);
-                match event_in(&frame, id, self.is_erased(id)?) {
+                match event_in(frame, id, self.is_erased(id)?) {
                     Ok(event) => walk.data.extend(event.filter(|e| matches(walk.query, e)).map(Arc::new)),
                     Err(StoreError::Unreadable { .. }) => walk.unreadable += 1,
                     Err(error) => return Err(error),

@@ -1,5 +1,6 @@
 //! Events that were just accepted, kept for their first attempts so that these need not read the journal. Bounded in bytes;
-//! the oldest go first. An event goes early when each of its deliveries has arrived.
+//! the oldest go first. An event goes early when each of its deliveries has had one: a retry is a while away, and reads the
+//! journal.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,7 +20,7 @@ pub(super) struct Recent {
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// With the deliveries that have not arrived.
+    /// With the deliveries that wait for their first attempt.
     events: HashMap<EventId, (Arc<Event>, usize)>,
     order: VecDeque<EventId>,
     bytes: usize,
@@ -52,8 +53,8 @@ impl Recent {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner).events.get(&id).map(|(event, _)| Arc::clone(event))
     }
 
-    /// One delivery of each of these events arrived.
-    pub(super) fn delivered(&self, ids: impl IntoIterator<Item = EventId>) {
+    /// One delivery of each of these events had its first attempt.
+    pub(super) fn attempted(&self, ids: impl IntoIterator<Item = EventId>) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         for id in ids {
             let Some((_, left)) = inner.events.get_mut(&id) else { continue };
@@ -136,13 +137,13 @@ mod tests {
     }
 
     #[test]
-    fn an_event_goes_when_its_last_delivery_arrived() {
+    fn an_event_goes_when_its_last_delivery_had_its_first_attempt() {
         let recent = Recent::new(1 << 20);
         recent.keep([event(1, 10)]);
         let id = EventId::from_u128(1);
-        recent.delivered([id]);
+        recent.attempted([id]);
         assert!(recent.get(id).is_some());
-        recent.delivered([id, id]);
+        recent.attempted([id, id]);
         assert!(recent.get(id).is_none());
     }
 

@@ -1,11 +1,11 @@
 //! What the store's threads and callers have in common.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokio::sync::watch;
 
+use super::frames::{Frames, Kept};
 use super::lock::StoreLock;
 use super::recent::Recent;
 use super::time::EngineTime;
@@ -17,10 +17,6 @@ use crate::index::event::At;
 use crate::journal::{Frame, ReadError, Reader};
 use crate::store::{Hints, Refusal, StoreError};
 
-/// Bytes of frames that were read last and are kept. Deliveries fall due in the order they came, but for the jitter of their
-/// retries, so the next one is often in one of these frames.
-const FRAMES_BYTES: usize = 8 << 20;
-
 /// Shared by the writer, the applier, the housekeeper and every caller.
 pub(super) struct Shared<D: Disk> {
     state: RwLock<State>,
@@ -31,7 +27,7 @@ pub(super) struct Shared<D: Disk> {
     pub(super) limits: StoreLimits,
     pub(super) counts: Counts,
     pub(super) lag: Lag,
-    frames: Mutex<Frames>,
+    pub(super) frames: Frames,
     closed: Mutex<Closed>,
     failure: watch::Sender<Option<Arc<str>>>,
     /// Freed last: whoever takes it next must find sled's own lock free, or would take the key space for damaged.
@@ -61,36 +57,6 @@ pub(super) struct Lag {
     /// Since when the active table waits, and the one that is being applied; microseconds of steady time.
     active_us: AtomicU64,
     applying_us: AtomicU64,
-}
-
-/// Frames that were read, the last one first.
-#[derive(Debug, Default)]
-struct Frames {
-    kept: VecDeque<(At, Arc<Frame>)>,
-    bytes: usize,
-}
-
-impl Frames {
-    fn get(&mut self, at: At) -> Option<Arc<Frame>> {
-        let place = self.kept.iter().position(|(have, _)| *have == at)?;
-        let found = self.kept.remove(place)?;
-        let frame = Arc::clone(&found.1);
-        self.kept.push_front(found);
-        Some(frame)
-    }
-
-    fn keep(&mut self, at: At, frame: Arc<Frame>) {
-        // Two readers may have read it at once.
-        if self.get(at).is_some() {
-            return;
-        }
-        self.bytes += frame.at.len as usize;
-        self.kept.push_front((at, frame));
-        while self.bytes > FRAMES_BYTES {
-            let Some((_, oldest)) = self.kept.pop_back() else { break };
-            self.bytes -= oldest.at.len as usize;
-        }
-    }
 }
 
 /// Nothing waits.
@@ -150,7 +116,7 @@ impl<D: Disk> Shared<D> {
             time,
             limits,
             lag: Lag::default(),
-            frames: Mutex::default(),
+            frames: Frames::default(),
             closed: Mutex::default(),
             failure: watch::channel(None).0,
             _lock: lock,
@@ -168,17 +134,40 @@ impl<D: Disk> Shared<D> {
     }
 
     /// A frame of the journal; `None` when its segment has been dropped.
-    pub(super) fn frame(&self, at: At) -> Result<Option<Arc<Frame>>, StoreError> {
-        if let Some(frame) = self.frames().get(at) {
-            return Ok(Some(frame));
+    pub(super) fn frame(&self, at: At) -> Result<Option<Arc<Kept>>, StoreError> {
+        if let Some(kept) = self.frames.get(at) {
+            return Ok(Some(kept));
         }
+        let before_reading = self.frames.before_reading();
         let frame = match self.reader.frame_at(at.segment, at.offset) {
-            Ok(frame) => Arc::new(frame),
+            Ok(frame) => frame,
             Err(ReadError::Gone { .. }) => return Ok(None),
             Err(error) => return Err(self.unread(&error)),
         };
-        self.frames().keep(at, Arc::clone(&frame));
-        Ok(Some(frame))
+        self.keep_frame(before_reading, at, frame).map(Some)
+    }
+
+    /// The same, and where deliveries go through the journal in order some of those behind it too.
+    pub(super) fn frame_and_next(&self, at: At) -> Result<Option<Arc<Kept>>, StoreError> {
+        let Some(kept) = self.frame(at)? else { return Ok(None) };
+        let mut next = At { offset: kept.frame.at.end(), ..at };
+        let until = self.frames.read_on(at, next.offset);
+        while next.offset < until {
+            let before_reading = self.frames.before_reading();
+            // What can't be read, or is not there, is for whoever wants it.
+            let Ok(frame) = self.reader.frame_at(next.segment, next.offset) else { break };
+            let end = frame.at.end();
+            self.keep_frame(before_reading, next, frame)?;
+            next.offset = end;
+        }
+        Ok(Some(kept))
+    }
+
+    fn keep_frame(&self, before_reading: u64, at: At, frame: Frame) -> Result<Arc<Kept>, StoreError> {
+        let erased = super::read::erased_of(&self.state(), &frame).map_err(|e| self.fail(&e))?;
+        let kept = Arc::new(Kept::new(frame, erased));
+        self.frames.keep(before_reading, at, Arc::clone(&kept));
+        Ok(kept)
     }
 
     /// What a failed read of the journal comes to: damage concerns what was asked for alone, anything else all.
@@ -187,15 +176,6 @@ impl<D: Disk> Shared<D> {
             ReadError::Damaged { segment, offset, .. } => super::read::unreadable(*segment, *offset),
             other => self.fail(other),
         }
-    }
-
-    /// Frames that were read before bodies were erased must not be found again.
-    pub(super) fn forget_frames(&self) {
-        *self.frames() = Frames::default();
-    }
-
-    fn frames(&self) -> MutexGuard<'_, Frames> {
-        self.frames.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The storage failed for good: whoever runs the store must stop and start it again.
