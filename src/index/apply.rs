@@ -1,22 +1,30 @@
 //! Applying a table as one batch: entries of the packed families go into their blocks, all others stand alone.
+//! Dedup keys are sorted into runs first.
 
+use std::collections::BTreeMap;
 use std::iter::Peekable;
 use std::ops::Bound;
 
 use super::block::{self, BYTES_MAX, BYTES_MIN, Entry, Packer, is_packed};
+use super::dedup;
 use super::keys::{Batch, Keys};
-use super::known::Known;
 use super::meta::{Sum, family_slot};
+use super::runs::{Learning, Runs, Turnover};
 use super::tree::TreeError;
 
 /// A change that a table asks for: a key's value, or its removal.
 type Change<'t> = (&'t [u8], Option<&'t [u8]>);
 
+/// Changes of keys as the tree holds them.
+type StoredChanges = BTreeMap<sled::IVec, Option<sled::IVec>>;
+
 /// A batch under construction.
 pub(super) struct Applying<'t> {
     pub(super) keys: &'t Keys,
-    /// What they may hold.
-    pub(super) known: &'t Known,
+    /// Where its dedup keys are.
+    pub(super) runs: &'t Runs,
+    /// What the batch does to them.
+    pub(super) turnover: Turnover,
     /// What is to be written.
     pub(super) batch: Batch,
     /// Per family the count and sum after the batch.
@@ -30,7 +38,9 @@ impl Applying<'_> {
         while let Some((key, value)) = changes.peek().copied() {
             let family = *key.first().ok_or(TreeError::Foreign("an empty key"))?;
             let slot = family_slot(family).ok_or(TreeError::Foreign("a key of no family"))?;
-            if is_packed(key) {
+            if family == dedup::FAMILY {
+                self.dedup_keys(slot, &mut changes)?;
+            } else if is_packed(key) {
                 self.block(family, slot, key, &mut changes)?;
             } else {
                 self.alone(slot, key, value)?;
@@ -41,19 +51,70 @@ impl Applying<'_> {
     }
 
     fn alone(&mut self, slot: usize, key: &[u8], value: Option<&[u8]>) -> Result<(), TreeError> {
-        let old = self.known.look_up(key, || self.keys.get(key))?;
+        let old = self.keys.get(key)?;
         if let Some(old) = &old {
             self.sums[slot].remove(key, old);
         }
         match value {
             Some(value) => {
                 self.sums[slot].add(key, value);
-                self.known.add(key);
                 self.batch.push((key.into(), Some(value.into())));
             }
             None if old.is_some() => self.batch.push((key.into(), None)),
             None => {}
         }
+        Ok(())
+    }
+
+    /// Takes the changes of dedup keys: each new entry goes into a new run, and out of the one that it was in.
+    fn dedup_keys<'c>(
+        &mut self,
+        slot: usize,
+        changes: &mut Peekable<impl Iterator<Item = Change<'c>>>,
+    ) -> Result<(), TreeError> {
+        let (mut fresh, mut stored) = (Vec::new(), BTreeMap::new());
+        while let Some((key, value)) = changes.next_if(|(key, _)| key.first() == Some(&dedup::FAMILY)) {
+            match self.runs.look_up(key, |stored| self.keys.find(stored))? {
+                // It was carried to another segment of the journal, and says what it said.
+                Some((_, old)) if value.is_some_and(|value| *value == *old) => continue,
+                Some((run, _)) => {
+                    *self.turnover.gone.entry(run).or_default() += 1;
+                    stored.insert(dedup::stored_key(run, key).into(), None);
+                }
+                None => {}
+            }
+            fresh.extend(value.map(|value| (key, value)));
+        }
+        if !fresh.is_empty() {
+            self.new_run(&fresh, &mut stored)?;
+        }
+        let mut stored = stored.iter().map(|(key, value)| (&key[..], value.as_deref())).peekable();
+        while let Some((key, _)) = stored.peek() {
+            self.block(dedup::FAMILY, slot, key, &mut stored)?;
+        }
+        Ok(())
+    }
+
+    /// Adds what makes a new run of these entries and of those in the runs that it takes in.
+    fn new_run(&mut self, fresh: &[(&[u8], &[u8])], stored: &mut StoredChanges) -> Result<(), TreeError> {
+        let (number, absorbed) = self.runs.next(fresh.len() as u64)?;
+        for run in &absorbed {
+            self.keys.each_in(&dedup::stored_key(*run, &[dedup::FAMILY]), &mut |old, value| {
+                // Others may share a block with the run; and what has gone is spoken of already.
+                if let Some((_, tail)) = dedup::split_stored(old).filter(|(number, _)| number == run)
+                    && stored.insert(old.into(), None).is_none()
+                {
+                    let key = dedup::stored_key(number, &[&[dedup::FAMILY], tail].concat());
+                    stored.insert(key.into(), Some(value.into()));
+                }
+            })?;
+        }
+        let new = fresh.iter().map(|(key, value)| (dedup::stored_key(number, key).into(), Some((*value).into())));
+        stored.extend(new);
+        let mut learning = Learning::default();
+        stored.iter().filter(|(_, value)| value.is_some()).for_each(|(key, _)| learning.take(key));
+        self.runs.announce(learning);
+        self.turnover.absorbed = absorbed;
         Ok(())
     }
 

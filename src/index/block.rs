@@ -1,9 +1,8 @@
 //! Blocks: many neighbouring entries under one key of sled's.
 //!
 //! sled takes 70 bytes and more of memory for every key, cached or not, and about 9 µs to write one. Entries of the packed
-//! families come and go in long runs (deliveries fall due in the order in which their events came), so some hundred of them
-//! share one key, which is that of the first. Dedup keys are hashes: neighbours are never written together, and a block
-//! would be written again for each of them. Those, and the few endpoints, stand alone.
+//! families come and go in long runs (deliveries fall due in the order in which their events came, dedup keys are sorted by
+//! time first), so some hundred of them share one key, which is that of the first. Only the few endpoints stand alone.
 //!
 //! ```text
 //!  block │ entry │ entry │ …        entry  0       1     2          4
@@ -34,7 +33,7 @@ pub(super) type Entry = (sled::IVec, sled::IVec);
 
 /// Whether a key's entry shares a block with others of its family.
 pub(super) fn is_packed(key: &[u8]) -> bool {
-    matches!(key.first(), Some(b'd' | b'e' | b'q' | b'x' | b'z'))
+    matches!(key.first(), Some(b'd' | b'e' | b'k' | b'q' | b'x' | b'z'))
 }
 
 const NO_BLOCK: TreeError = TreeError::Foreign("a block that does not decode");
@@ -127,11 +126,12 @@ impl Packer {
                 break;
             }
         }
+        // What is left begins a block of its own now, and shares nothing with what went before.
+        let next = self.entries.get(count);
+        self.bytes = self.bytes + next.map_or(0, |next| cost(&next.0, next)) - next.map_or(0, |next| cost(last, next));
+        self.bytes -= block.len();
         put(first, block);
         self.entries.drain(..count);
-        let costs = |pair: &[Entry]| cost(&pair[0].0, &pair[1]);
-        let first = self.entries.first().map_or(0, |first| cost(&first.0, first));
-        self.bytes = first + self.entries.windows(2).map(costs).sum::<usize>();
     }
 }
 

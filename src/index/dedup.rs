@@ -1,4 +1,5 @@
-//! Family `k`: dedup keys. `k` scope(1) hash(16) → event(16) fingerprint(8) expiry(8).
+//! Family `k`: dedup keys. `k` scope(1) hash(16) → event(16) fingerprint(8) expiry(8). The tree has the number of a run (4)
+//! before the scope: see `runs.rs`.
 //!
 //! Whether a key has expired is judged when it is looked up; expired keys are swept out now and then.
 
@@ -28,6 +29,24 @@ pub fn parse_key(bytes: &[u8]) -> Option<DedupKey> {
     parts.end(DedupKey { scope, hash })
 }
 
+/// A dedup key as the tree holds it in a run.
+pub(super) fn stored_key(run: u32, key: &[u8]) -> Vec<u8> {
+    Writer::key(FAMILY, 4 + key.len()).u32(run).bytes(&key[1..]).done()
+}
+
+/// The run of a key that [`stored_key`] made, and what follows the family in the key itself.
+pub(super) fn split_stored(stored: &[u8]) -> Option<(u32, &[u8])> {
+    let mut parts = Reader::key(FAMILY, stored)?;
+    let run = parts.u32()?;
+    Some((run, parts.rest()))
+}
+
+/// The dedup key that the tree holds under this key.
+pub fn parse_stored(stored: &[u8]) -> Option<DedupKey> {
+    let (_, tail) = split_stored(stored)?;
+    parse_key(&[&[FAMILY], tail].concat())
+}
+
 /// The value under it.
 pub fn value(entry: &DedupEntry) -> Vec<u8> {
     Writer::value(32).u128(entry.event.as_u128()).u64(entry.fingerprint).u64(entry.expires_ms).done()
@@ -48,11 +67,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn round_trip_and_order(hash: u128, other: u128, event: u128, fingerprint: u64, expires_ms: u64) {
+        fn round_trip_and_order(run in 0..u32::MAX, hash: u128, other: u128, event: u128, fingerprint: u64, expires_ms: u64) {
             for scope in [DedupScope::Inbound, DedupScope::Idempotency, DedupScope::EventId] {
                 let (a, b) = (DedupKey { scope, hash }, DedupKey { scope, hash: other });
                 prop_assert_eq!(parse_key(&key(&a)), Some(a));
                 prop_assert_eq!(key(&a).cmp(&key(&b)), a.cmp(&b));
+                prop_assert_eq!(parse_stored(&stored_key(run, &key(&a))), Some(a));
+                prop_assert!(stored_key(run, &key(&a)) < stored_key(run + 1, &key(&b)));
             }
             let entry = DedupEntry { event: EventId::from_u128(event), fingerprint, expires_ms };
             prop_assert_eq!(parse_value(&value(&entry)), Some(entry));
@@ -60,7 +81,7 @@ mod tests {
 
         #[test]
         fn any_bytes_are_read_without_panic(bytes: Vec<u8>) {
-            let _ = (parse_key(&bytes), parse_value(&bytes));
+            let _ = (parse_key(&bytes), parse_stored(&bytes), parse_value(&bytes));
         }
     }
 }

@@ -5,14 +5,15 @@
 //! - No write takes longer than [`WRITE_MAX`]: after an I/O error sled may wait for ever. Reads are watched (`reads.rs`), as
 //!   nobody can give up waiting for one.
 
-use std::ops::{Bound, Deref};
+use std::cmp::Ordering;
+use std::ops::{Bound, ControlFlow, Deref};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use crossbeam_channel::RecvTimeoutError;
 
-use super::block::Entry;
+use super::block::{self, Entry};
 use super::reads::Reads;
 use super::tree::TreeError;
 use super::tree_mem::{self, MemTree};
@@ -87,6 +88,37 @@ impl Keys {
     /// Of the keys of the same family, this one or the last before it.
     pub(super) fn at_or_before(&self, key: &[u8]) -> Result<Option<Entry>, TreeError> {
         Ok(self.range(Bound::Included(&key[..1]), Bound::Included(key)).next_back().transpose()?)
+    }
+
+    /// The value of an entry of a packed family.
+    pub(super) fn find(&self, key: &[u8]) -> Result<Option<sled::IVec>, TreeError> {
+        let Some((first, bytes)) = self.at_or_before(key)? else { return Ok(None) };
+        let mut found = None;
+        block::each(&first, &bytes, |k, value| match k.cmp(key) {
+            Ordering::Less => ControlFlow::Continue(()),
+            Ordering::Equal => {
+                found = Some(value.into());
+                ControlFlow::Break(())
+            }
+            Ordering::Greater => ControlFlow::Break(()),
+        })?;
+        Ok(found)
+    }
+
+    /// Shows `visit` every entry of the blocks that hold keys with this beginning, in order; and what else is in them.
+    pub(super) fn each_in(&self, beginning: &[u8], visit: &mut impl FnMut(&[u8], &[u8])) -> Result<(), TreeError> {
+        let from = self.at_or_before(beginning)?.map_or_else(|| beginning.into(), |(first, _)| first);
+        for block in self.range(Bound::Included(&from), Bound::Unbounded) {
+            let (first, bytes) = block?;
+            if *first > *beginning && !first.starts_with(beginning) {
+                break;
+            }
+            block::each(&first, &bytes, |key, value| {
+                visit(key, value);
+                ControlFlow::Continue(())
+            })?;
+        }
+        Ok(())
     }
 
     /// Writes a batch, and has sled hand it to the system. Nobody who holds `whole` sees half of it.
