@@ -1,22 +1,20 @@
 //! Applying a table as one batch: entries of the packed families go into their blocks, all others stand alone.
 //! Dedup keys are sorted into runs first.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::iter::Peekable;
 use std::ops::Bound;
 
 use super::block::{self, BYTES_MAX, BYTES_MIN, Entry, Packer, is_packed};
 use super::dedup;
 use super::keys::{Batch, Keys};
+use super::merging::{Merging, tail_of};
 use super::meta::{Sum, family_slot};
 use super::runs::{Learning, Runs, Turnover};
 use super::tree::TreeError;
 
 /// A change that a table asks for: a key's value, or its removal.
 type Change<'t> = (&'t [u8], Option<&'t [u8]>);
-
-/// Changes of keys as the tree holds them.
-type StoredChanges = BTreeMap<sled::IVec, Option<sled::IVec>>;
 
 /// A batch under construction.
 pub(super) struct Applying<'t> {
@@ -41,7 +39,7 @@ impl Applying<'_> {
             if family == dedup::FAMILY {
                 self.dedup_keys(slot, &mut changes)?;
             } else if is_packed(key) {
-                self.block(family, slot, key, &mut changes)?;
+                self.block(slot, key, &mut changes)?;
             } else {
                 self.alone(slot, key, value)?;
                 changes.next();
@@ -72,47 +70,67 @@ impl Applying<'_> {
         slot: usize,
         changes: &mut Peekable<impl Iterator<Item = Change<'c>>>,
     ) -> Result<(), TreeError> {
-        let (mut fresh, mut stored) = (Vec::new(), BTreeMap::new());
+        let (mut fresh, mut gone) = (Vec::new(), BTreeSet::new());
         while let Some((key, value)) = changes.next_if(|(key, _)| key.first() == Some(&dedup::FAMILY)) {
             match self.runs.look_up(key, |stored| self.keys.find(stored))? {
                 // It was carried to another segment of the journal, and says what it said.
                 Some((_, old)) if value.is_some_and(|value| *value == *old) => continue,
                 Some((run, _)) => {
                     *self.turnover.gone.entry(run).or_default() += 1;
-                    stored.insert(dedup::stored_key(run, key).into(), None);
+                    gone.insert(dedup::stored_key(run, key));
                 }
                 None => {}
             }
             fresh.extend(value.map(|value| (key, value)));
         }
         if !fresh.is_empty() {
-            self.new_run(&fresh, &mut stored)?;
+            self.new_run(slot, &fresh, &mut gone)?;
         }
-        let mut stored = stored.iter().map(|(key, value)| (&key[..], value.as_deref())).peekable();
-        while let Some((key, _)) = stored.peek() {
-            self.block(dedup::FAMILY, slot, key, &mut stored)?;
+        let mut gone = gone.iter().map(|key| (&key[..], None)).peekable();
+        while let Some((key, _)) = gone.peek() {
+            self.block(slot, key, &mut gone)?;
         }
         Ok(())
     }
 
-    /// Adds what makes a new run of these entries and of those in the runs that it takes in.
-    fn new_run(&mut self, fresh: &[(&[u8], &[u8])], stored: &mut StoredChanges) -> Result<(), TreeError> {
+    /// Makes a new run of these entries and of those in the runs that it takes in. Of what has gone, that in other runs is left.
+    fn new_run(
+        &mut self,
+        slot: usize,
+        fresh: &[(&[u8], &[u8])],
+        gone: &mut BTreeSet<Vec<u8>>,
+    ) -> Result<(), TreeError> {
         let (number, absorbed) = self.runs.next(fresh.len() as u64)?;
+        let mut merging = Merging::default();
         for run in &absorbed {
-            self.keys.each_in(&dedup::stored_key(*run, &[dedup::FAMILY]), &mut |old, value| {
-                // Others may share a block with the run; and what has gone is spoken of already.
-                if let Some((_, tail)) = dedup::split_stored(old).filter(|(number, _)| number == run)
-                    && stored.insert(old.into(), None).is_none()
-                {
-                    let key = dedup::stored_key(number, &[&[dedup::FAMILY], tail].concat());
-                    stored.insert(key.into(), Some(value.into()));
-                }
-            })?;
+            let blocks = self.keys.blocks_of(&dedup::stored_key(*run, &[dedup::FAMILY]))?;
+            self.batch.extend(blocks.iter().map(|(first, _)| (first.clone(), None)));
+            merging.add(blocks)?;
         }
-        let new = fresh.iter().map(|(key, value)| (dedup::stored_key(number, key).into(), Some((*value).into())));
-        stored.extend(new);
-        let mut learning = Learning::default();
-        stored.iter().filter(|(_, value)| value.is_some()).for_each(|(key, _)| learning.take(key));
+        let (mut packer, mut learning) = (Packer::default(), Learning::default());
+        let mut fresh = fresh.iter().peekable();
+        loop {
+            let next = merging.first();
+            let fresh_first = fresh.next_if(|(key, _)| next.is_none_or(|(stored, _)| key[1..] < *tail_of(stored)));
+            let entry: Entry = if let Some((key, value)) = fresh_first {
+                (dedup::stored_key(number, key).into(), (*value).into())
+            } else if let Some((old, value)) = merging.pop()? {
+                self.sums[slot].remove(&old, &value);
+                if gone.remove(&old[..]) {
+                    continue;
+                }
+                (dedup::restored_key(number, &old).into(), value)
+            } else {
+                break;
+            };
+            self.sums[slot].add(&entry.0, &entry.1);
+            learning.take(&entry.0);
+            packer.push(entry);
+            if packer.bytes() > 4 * BYTES_MAX {
+                packer.pack_most(&mut |key, block| self.batch.push((key.into(), Some(block.into()))));
+            }
+        }
+        packer.pack_all(&mut |key, block| self.batch.push((key.into(), Some(block.into()))));
         self.runs.announce(learning);
         self.turnover.absorbed = absorbed;
         Ok(())
@@ -121,12 +139,11 @@ impl Applying<'_> {
     /// Takes the changes that fall into the block around `key`, and into those that it is joined with.
     fn block<'c>(
         &mut self,
-        family: u8,
         slot: usize,
         key: &[u8],
         changes: &mut Peekable<impl Iterator<Item = Change<'c>>>,
     ) -> Result<(), TreeError> {
-        let end = [family + 1];
+        let end = block::after(block::scope(key));
         let from = self.keys.at_or_before(key)?.map_or_else(|| key.into(), |(first, _)| first);
         let mut blocks = self.keys.range(Bound::Included(&from), Bound::Excluded(&end));
         let (mut packer, mut replaced, mut changed) = (Packer::default(), Vec::new(), false);

@@ -14,6 +14,7 @@
 
 use std::ops::ControlFlow;
 
+use super::dedup;
 use super::tree::TreeError;
 
 /// A block larger than this is cut.
@@ -34,6 +35,24 @@ pub(super) type Entry = (sled::IVec, sled::IVec);
 /// Whether a key's entry shares a block with others of its family.
 pub(super) fn is_packed(key: &[u8]) -> bool {
     matches!(key.first(), Some(b'd' | b'e' | b'k' | b'q' | b'x' | b'z'))
+}
+
+/// What all keys of a block begin with: their family; of dedup keys the run as well, so that a run has blocks of its own.
+pub(super) fn scope(key: &[u8]) -> &[u8] {
+    let bytes = if key.first() == Some(&dedup::FAMILY) { dedup::RUN_END } else { 1 };
+    &key[..bytes.min(key.len())]
+}
+
+/// The first key that can follow those which begin with this.
+pub(super) fn after(scope: &[u8]) -> Vec<u8> {
+    let mut after = scope.to_vec();
+    for byte in after.iter_mut().rev() {
+        *byte = byte.wrapping_add(1);
+        if *byte != 0 {
+            break;
+        }
+    }
+    after
 }
 
 const NO_BLOCK: TreeError = TreeError::Foreign("a block that does not decode");
@@ -148,6 +167,15 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
+
+    #[test]
+    fn a_scope_ends_where_the_next_one_begins() {
+        assert_eq!((scope(b"q12"), after(b"q")), (&b"q"[..], b"r".to_vec()));
+        let run = dedup::stored_key(0xff, b"k\x00hash");
+        assert_eq!((scope(&run), after(scope(&run))), (&b"k\x00\x00\x00\xff"[..], b"k\x00\x00\x01\x00".to_vec()));
+        assert_eq!(after(b"k\xff\xff\xff\xff"), b"l\x00\x00\x00\x00");
+        assert_eq!(scope(b"k"), b"k");
+    }
 
     proptest! {
         #[test]

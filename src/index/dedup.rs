@@ -11,6 +11,9 @@ use crate::core::id::EventId;
 /// The family's byte.
 pub const FAMILY: u8 = b'k';
 
+/// Bytes of a stored key up to the end of its run.
+pub(super) const RUN_END: usize = 5;
+
 /// The key of a dedup key.
 pub fn key(dedup: &DedupKey) -> Vec<u8> {
     Writer::key(FAMILY, 18).u8(dedup.scope.byte()).u128(dedup.hash).done()
@@ -32,6 +35,12 @@ pub fn parse_key(bytes: &[u8]) -> Option<DedupKey> {
 /// A dedup key as the tree holds it in a run.
 pub(super) fn stored_key(run: u32, key: &[u8]) -> Vec<u8> {
     Writer::key(FAMILY, 4 + key.len()).u32(run).bytes(&key[1..]).done()
+}
+
+/// A stored key as another run has it.
+pub(super) fn restored_key(run: u32, stored: &[u8]) -> Vec<u8> {
+    let tail = split_stored(stored).map_or(&[][..], |(_, tail)| tail);
+    Writer::key(FAMILY, stored.len()).u32(run).bytes(tail).done()
 }
 
 /// The run of a key that [`stored_key`] made, and what follows the family in the key itself.
@@ -73,6 +82,7 @@ mod tests {
                 prop_assert_eq!(parse_key(&key(&a)), Some(a));
                 prop_assert_eq!(key(&a).cmp(&key(&b)), a.cmp(&b));
                 prop_assert_eq!(parse_stored(&stored_key(run, &key(&a))), Some(a));
+                prop_assert_eq!(restored_key(run, &stored_key(7, &key(&a))), stored_key(run, &key(&a)));
                 prop_assert!(stored_key(run, &key(&a)) < stored_key(run + 1, &key(&b)));
             }
             let entry = DedupEntry { event: EventId::from_u128(event), fingerprint, expires_ms };

@@ -85,9 +85,9 @@ impl Keys {
         }
     }
 
-    /// Of the keys of the same family, this one or the last before it.
+    /// Of the keys of the same scope, this one or the last before it.
     pub(super) fn at_or_before(&self, key: &[u8]) -> Result<Option<Entry>, TreeError> {
-        Ok(self.range(Bound::Included(&key[..1]), Bound::Included(key)).next_back().transpose()?)
+        Ok(self.range(Bound::Included(block::scope(key)), Bound::Included(key)).next_back().transpose()?)
     }
 
     /// The value of an entry of a packed family.
@@ -105,20 +105,9 @@ impl Keys {
         Ok(found)
     }
 
-    /// Shows `visit` every entry of the blocks that hold keys with this beginning, in order; and what else is in them.
-    pub(super) fn each_in(&self, beginning: &[u8], visit: &mut impl FnMut(&[u8], &[u8])) -> Result<(), TreeError> {
-        let from = self.at_or_before(beginning)?.map_or_else(|| beginning.into(), |(first, _)| first);
-        for block in self.range(Bound::Included(&from), Bound::Unbounded) {
-            let (first, bytes) = block?;
-            if *first > *beginning && !first.starts_with(beginning) {
-                break;
-            }
-            block::each(&first, &bytes, |key, value| {
-                visit(key, value);
-                ControlFlow::Continue(())
-            })?;
-        }
-        Ok(())
+    /// The blocks of a scope.
+    pub(super) fn blocks_of(&self, scope: &[u8]) -> Result<Vec<Entry>, TreeError> {
+        Ok(self.range(Bound::Included(scope), Bound::Excluded(&block::after(scope))).collect::<Result<_, _>>()?)
     }
 
     /// Writes a batch, and has sled hand it to the system. Nobody who holds `whole` sees half of it.

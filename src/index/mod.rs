@@ -36,6 +36,7 @@ mod home;
 mod key;
 mod keys;
 mod ledger;
+mod merging;
 pub mod meta;
 pub mod note;
 mod reads;

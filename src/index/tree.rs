@@ -370,6 +370,36 @@ mod tests {
     }
 
     #[test]
+    fn a_dedup_key_that_is_carried_stays_in_its_run() {
+        let key = |n: u64| dedup::key(&DedupKey::new(DedupScope::Inbound, 1, &n.to_string()));
+        let dir = tempfile::tempdir().unwrap();
+        let tree = open(dir.path()).unwrap();
+        let mut meta = tree.check().unwrap();
+        let table = |value: &[u8]| {
+            let mut table = Table::default();
+            (0..100).for_each(|n| table.insert(key(n), value.to_vec()));
+            table
+        };
+        tree.apply(&table(b"v"), &mut meta).unwrap();
+        let before = tree.keys.blocks_of(&[dedup::FAMILY]).unwrap();
+        tree.apply(&table(b"v"), &mut meta).unwrap();
+        assert_eq!(tree.keys.blocks_of(&[dedup::FAMILY]).unwrap(), before);
+        tree.apply(&table(b"w"), &mut meta).unwrap();
+        assert_ne!(tree.keys.blocks_of(&[dedup::FAMILY]).unwrap(), before);
+        assert_eq!(tree.get(&key(7)).unwrap().as_deref(), Some(&b"w"[..]));
+        assert_eq!(tree.check().unwrap(), meta);
+    }
+
+    #[test]
+    fn a_tree_of_another_format_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = open(dir.path()).unwrap();
+        let mut meta = Meta { format: FORMAT - 1, ..tree.check().unwrap() };
+        tree.apply(&Table::of(&[(b"ca", Some(b"1"))]), &mut meta).unwrap();
+        assert!(matches!(tree.check(), Err(TreeError::Format(old)) if old == FORMAT - 1));
+    }
+
+    #[test]
     fn a_key_lost_behind_its_back_is_noticed() {
         let dir = tempfile::tempdir().unwrap();
         let tree = open(dir.path()).unwrap();
