@@ -1,9 +1,8 @@
 //! Blocks: many neighbouring entries under one key of sled's.
 //!
 //! sled takes 70 bytes and more of memory for every key, cached or not, and about 9 µs to write one. Entries of the packed
-//! families come and go in long runs (deliveries fall due in the order in which their events came), so some hundred of them
-//! share one key, which is that of the first. Dedup keys are hashes: neighbours are never written together, and a block
-//! would be written again for each of them. Those, and the few endpoints, stand alone.
+//! families come and go in long runs (deliveries fall due in the order in which their events came, dedup keys are sorted by
+//! time first), so some hundred of them share one key, which is that of the first. Only the few endpoints stand alone.
 //!
 //! ```text
 //!  block │ entry │ entry │ …        entry  0       1     2          4
@@ -15,6 +14,7 @@
 
 use std::ops::ControlFlow;
 
+use super::dedup;
 use super::tree::TreeError;
 
 /// A block larger than this is cut.
@@ -34,7 +34,25 @@ pub(super) type Entry = (sled::IVec, sled::IVec);
 
 /// Whether a key's entry shares a block with others of its family.
 pub(super) fn is_packed(key: &[u8]) -> bool {
-    matches!(key.first(), Some(b'd' | b'e' | b'q' | b'x' | b'z'))
+    matches!(key.first(), Some(b'd' | b'e' | b'k' | b'q' | b'x' | b'z'))
+}
+
+/// What all keys of a block begin with: their family; of dedup keys the run as well, so that a run has blocks of its own.
+pub(super) fn scope(key: &[u8]) -> &[u8] {
+    let bytes = if key.first() == Some(&dedup::FAMILY) { dedup::RUN_END } else { 1 };
+    &key[..bytes.min(key.len())]
+}
+
+/// The first key that can follow those which begin with this.
+pub(super) fn after(scope: &[u8]) -> Vec<u8> {
+    let mut after = scope.to_vec();
+    for byte in after.iter_mut().rev() {
+        *byte = byte.wrapping_add(1);
+        if *byte != 0 {
+            break;
+        }
+    }
+    after
 }
 
 const NO_BLOCK: TreeError = TreeError::Foreign("a block that does not decode");
@@ -127,11 +145,12 @@ impl Packer {
                 break;
             }
         }
+        // What is left begins a block of its own now, and shares nothing with what went before.
+        let next = self.entries.get(count);
+        self.bytes = self.bytes + next.map_or(0, |next| cost(&next.0, next)) - next.map_or(0, |next| cost(last, next));
+        self.bytes -= block.len();
         put(first, block);
         self.entries.drain(..count);
-        let costs = |pair: &[Entry]| cost(&pair[0].0, &pair[1]);
-        let first = self.entries.first().map_or(0, |first| cost(&first.0, first));
-        self.bytes = first + self.entries.windows(2).map(costs).sum::<usize>();
     }
 }
 
@@ -148,6 +167,15 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
+
+    #[test]
+    fn a_scope_ends_where_the_next_one_begins() {
+        assert_eq!((scope(b"q12"), after(b"q")), (&b"q"[..], b"r".to_vec()));
+        let run = dedup::stored_key(0xff, b"k\x00hash");
+        assert_eq!((scope(&run), after(scope(&run))), (&b"k\x00\x00\x00\xff"[..], b"k\x00\x00\x01\x00".to_vec()));
+        assert_eq!(after(b"k\xff\xff\xff\xff"), b"l\x00\x00\x00\x00");
+        assert_eq!(scope(b"k"), b"k");
+    }
 
     proptest! {
         #[test]

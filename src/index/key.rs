@@ -37,6 +37,11 @@ impl Writer {
         self
     }
 
+    pub(super) fn bytes(mut self, bytes: &[u8]) -> Self {
+        self.0.extend_from_slice(bytes);
+        self
+    }
+
     pub(super) fn done(self) -> Vec<u8> {
         self.0
     }
@@ -78,6 +83,11 @@ impl<'a> Reader<'a> {
 
     pub(super) fn u128(&mut self) -> Option<u128> {
         self.take().map(u128::from_be_bytes)
+    }
+
+    /// All that is left.
+    pub(super) const fn rest(self) -> &'a [u8] {
+        self.0
     }
 
     /// `value`, if nothing is left.

@@ -5,14 +5,15 @@
 //! - No write takes longer than [`WRITE_MAX`]: after an I/O error sled may wait for ever. Reads are watched (`reads.rs`), as
 //!   nobody can give up waiting for one.
 
-use std::ops::{Bound, Deref};
+use std::cmp::Ordering;
+use std::ops::{Bound, ControlFlow, Deref};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use crossbeam_channel::RecvTimeoutError;
 
-use super::block::Entry;
+use super::block::{self, Entry};
 use super::reads::Reads;
 use super::tree::TreeError;
 use super::tree_mem::{self, MemTree};
@@ -84,9 +85,29 @@ impl Keys {
         }
     }
 
-    /// Of the keys of the same family, this one or the last before it.
+    /// Of the keys of the same scope, this one or the last before it.
     pub(super) fn at_or_before(&self, key: &[u8]) -> Result<Option<Entry>, TreeError> {
-        Ok(self.range(Bound::Included(&key[..1]), Bound::Included(key)).next_back().transpose()?)
+        Ok(self.range(Bound::Included(block::scope(key)), Bound::Included(key)).next_back().transpose()?)
+    }
+
+    /// The value of an entry of a packed family.
+    pub(super) fn find(&self, key: &[u8]) -> Result<Option<sled::IVec>, TreeError> {
+        let Some((first, bytes)) = self.at_or_before(key)? else { return Ok(None) };
+        let mut found = None;
+        block::each(&first, &bytes, |k, value| match k.cmp(key) {
+            Ordering::Less => ControlFlow::Continue(()),
+            Ordering::Equal => {
+                found = Some(value.into());
+                ControlFlow::Break(())
+            }
+            Ordering::Greater => ControlFlow::Break(()),
+        })?;
+        Ok(found)
+    }
+
+    /// The blocks of a scope.
+    pub(super) fn blocks_of(&self, scope: &[u8]) -> Result<Vec<Entry>, TreeError> {
+        Ok(self.range(Bound::Included(scope), Bound::Excluded(&block::after(scope))).collect::<Result<_, _>>()?)
     }
 
     /// Writes a batch, and has sled hand it to the system. Nobody who holds `whole` sees half of it.

@@ -8,7 +8,7 @@ use super::FAMILIES;
 pub const KEY: &[u8] = b"m";
 
 /// Grows when a key or value changes its form; a tree of another format is rebuilt.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 /// The last frame that is folded in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]

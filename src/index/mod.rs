@@ -8,13 +8,13 @@
 //! | `c` | endpoint | [`EndpointNote`](crate::core::fact::EndpointNote) | who the endpoints are and whether they take deliveries | [`note`] |
 //! | `d` | endpoint, event | pending or dead | deliveries that did not settle at the first try | [`delivery`] |
 //! | `e` | event, 1 if carried | segment, offset | where a batch starts, by its first event; and each carried event | [`event`] |
-//! | `k` | scope, hash | event, fingerprint, expiry | dedup keys | [`dedup`] |
+//! | `k` | run, scope, hash | event, fingerprint, expiry | dedup keys | [`dedup`] |
 //! | `q` | shard, endpoint, due, event | attempts, failures | pending deliveries in the order they fall due | [`due`] |
 //! | `x` | time of death, endpoint, event | reason, attempts | dead letters | [`dead`] |
 //! | `z` | event | – | events whose content was erased | [`erased`] |
 //!
-//! Entries of `d`, `e`, `q`, `x` and `z` share keys of sled's by the hundred (`block.rs`); the tables above and the sums know
-//! nothing of that.
+//! Entries of `d`, `e`, `k`, `q`, `x` and `z` share keys of sled's by the hundred (`block.rs`), and dedup keys are kept in runs by
+//! time (`runs.rs`); the tables above know nothing of either.
 //!
 //! **Invariants**
 //! - The tree is the fold of a *prefix* of the journal; the prefix's end is a key in the same atomic batch.
@@ -35,11 +35,12 @@ mod fold;
 mod home;
 mod key;
 mod keys;
-mod known;
 mod ledger;
+mod merging;
 pub mod meta;
 pub mod note;
 mod reads;
+mod runs;
 mod state;
 mod table;
 mod tree;

@@ -105,7 +105,8 @@ impl State {
         Ok(self.tree.get(key)?.map(|value| value.to_vec()))
     }
 
-    /// Shows `visit` the keys of a range with their values until it breaks off.
+    /// Shows `visit` the keys of a range with their values until it breaks off. Not for dedup keys, which the tree has in
+    /// another order.
     pub fn scan(
         &self,
         from: Bound<&[u8]>,
@@ -178,6 +179,7 @@ fn first_layer(layers: &mut [Peekable<Layer<'_>>; 3], way: Layered) -> Option<us
 mod tests {
     use super::super::home::Home;
     use super::*;
+    use crate::core::event::{DedupKey, DedupScope};
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
@@ -206,6 +208,9 @@ mod tests {
     }
 
     fn key(family: u8, n: u16) -> Vec<u8> {
+        if family == dedup::FAMILY {
+            return dedup::key(&DedupKey::new(DedupScope::Inbound, 1, &n.to_string()));
+        }
         [&[family, 0, 0, 0][..], &n.to_be_bytes()].concat()
     }
 
@@ -272,6 +277,12 @@ mod tests {
                     }
                 }
             }
+            for n in 0..KEYS {
+                prop_assert_eq!(state.get(&key(family, n)).unwrap(), model.get(&key(family, n)).cloned());
+            }
+            if family == dedup::FAMILY {
+                return Ok(());
+            }
             let all: Vec<_> = model.clone().into_iter().collect();
             let not_meta = |found: Vec<(Vec<u8>, Vec<u8>)>| found.into_iter().filter(|(k, _)| k[0] != b'm').collect::<Vec<_>>();
             prop_assert_eq!(&not_meta(walk(&state, Bound::Unbounded, Bound::Unbounded, Layered::Up)), &all);
@@ -282,9 +293,6 @@ mod tests {
             let mut down = walk(&state, from, to, Layered::Down);
             down.reverse();
             prop_assert_eq!(down, some);
-            for n in 0..KEYS {
-                prop_assert_eq!(state.get(&key(family, n)).unwrap(), model.get(&key(family, n)).cloned());
-            }
         }
     }
 }

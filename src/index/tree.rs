@@ -3,7 +3,6 @@
 //! sled 0.34.7 may answer damage with silently fewer keys (`home.rs` has the rest); so every key is read and summed at the
 //! start, and whatever is wrong makes the caller rebuild it from the journal.
 
-use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::io;
 use std::ops::{Bound, ControlFlow, RangeBounds};
@@ -14,8 +13,8 @@ use super::apply::Applying;
 use super::block::{self, Entry, is_packed};
 use super::dedup;
 use super::keys::{Batch, Keys, WRITE_MAX, guarded};
-use super::known::Known;
 use super::meta::{self, FORMAT, Meta, Sum, family_slot};
+use super::runs::{Learning, Runs, Turnover};
 use super::state::Layered;
 use super::table::Table;
 
@@ -72,7 +71,7 @@ pub struct Tree {
     keys: Keys,
     /// A batch moves entries from block to block; who looks for one must not look between.
     whole: Arc<RwLock<()>>,
-    known: Arc<Known>,
+    runs: Arc<Runs>,
 }
 
 /// Walks over the entries of a range. Goes on from the last one's key, so that batches applied meanwhile neither hide an
@@ -113,7 +112,7 @@ impl Iterator for Range<'_> {
 impl Tree {
     /// The tree of these keys. Nothing is checked yet: see [`check`](Self::check).
     pub(super) fn new(keys: Keys) -> Self {
-        Self { keys, whole: Arc::default(), known: Arc::default() }
+        Self { keys, whole: Arc::default(), runs: Arc::default() }
     }
 
     /// Reads every key and holds the sums against what the tree says of itself.
@@ -127,8 +126,7 @@ impl Tree {
             if all.next().transpose()?.is_some() {
                 return Err(TreeError::Foreign("keys without a position"));
             }
-            self.known.begin(0);
-            self.known.finish();
+            self.runs.learnt(Learning::default());
             return Ok(Meta::default());
         };
         let meta = Meta::decode(&bytes).ok_or(TreeError::Foreign("a position that does not decode"))?;
@@ -136,13 +134,11 @@ impl Tree {
             return Err(TreeError::Format(meta.format));
         }
         let mut sums = <[Sum; super::FAMILIES.len()]>::default();
-        // As every key is read anyway, it is learnt on the way which dedup keys there are.
-        self.known.begin(family_slot(dedup::FAMILY).map_or(0, |slot| meta.sums[slot].keys));
+        let mut learning = Learning::default();
         for entry in all {
             let (key, value) = entry?;
             if key != meta::KEY {
-                sum_up(&mut sums, &key, &value)?;
-                self.known.add_to_next(&key);
+                sum_up(&mut sums, &mut learning, &key, &value)?;
             }
         }
         for (slot, (found, expected)) in sums.iter().zip(&meta.sums).enumerate() {
@@ -151,45 +147,32 @@ impl Tree {
                 return Err(TreeError::Incomplete { family, found: found.keys, expected: expected.keys });
             }
         }
-        self.known.finish();
+        self.runs.learnt(learning);
         Ok(meta)
-    }
-
-    /// Learns anew which dedup keys there are, when so many have gone that what is known says little. Reads them all.
-    pub fn forget_removed(&self, dedup_keys: u64) -> Result<(), TreeError> {
-        if !self.known.begin(dedup_keys) {
-            return Ok(());
-        }
-        guarded("reading the dedup keys", || {
-            let (from, to) = ([dedup::FAMILY], [dedup::FAMILY + 1]);
-            for entry in self.keys.range(Bound::Included(&from), Bound::Excluded(&to)) {
-                self.known.add_to_next(&entry?.0);
-            }
-            self.known.finish();
-            Ok(())
-        })?
     }
 
     /// The value of a key.
     pub fn get(&self, key: &[u8]) -> Result<Option<sled::IVec>, TreeError> {
+        if key.first() == Some(&dedup::FAMILY) {
+            return self.get_dedup(key);
+        }
         if !is_packed(key) {
-            return self.known.look_up(key, || self.keys.get(key));
+            return self.keys.get(key);
         }
         let _whole = self.whole();
-        let Some((first, bytes)) = self.keys.at_or_before(key)? else { return Ok(None) };
-        let mut found = None;
-        block::each(&first, &bytes, |k, value| match k.cmp(key) {
-            Ordering::Less => ControlFlow::Continue(()),
-            Ordering::Equal => {
-                found = Some(value.into());
-                ControlFlow::Break(())
-            }
-            Ordering::Greater => ControlFlow::Break(()),
-        })?;
-        Ok(found)
+        self.keys.find(key)
     }
 
-    /// The keys of a range with their values, in order from either end.
+    fn get_dedup(&self, key: &[u8]) -> Result<Option<sled::IVec>, TreeError> {
+        // Most are new, and need not wait for a batch.
+        if self.runs.holding(key)?.is_empty() {
+            return Ok(None);
+        }
+        let _whole = self.whole();
+        Ok(self.runs.look_up(key, |stored| self.keys.find(stored))?.map(|(_, value)| value))
+    }
+
+    /// The keys of a range with their values, in order from either end; dedup keys as they are stored, by their runs.
     pub fn range(&self, from: Bound<&[u8]>, to: Bound<&[u8]>, way: Layered) -> Range<'_> {
         let (from, to) = (from.map(sled::IVec::from), to.map(sled::IVec::from));
         Range { tree: self, from, to, way, run: VecDeque::new(), ended: false }
@@ -198,13 +181,14 @@ impl Tree {
     /// Applies a table and the new meta in one atomic batch. `meta.sums` is brought up to date on the way.
     pub fn apply(&self, table: &Table, meta: &mut Meta) -> Result<(), TreeError> {
         guarded("applying a batch", || {
-            let _adding = self.known.adding();
-            let (keys, known) = (&self.keys, &*self.known);
-            let mut applying = Applying { keys, known, batch: Batch::new(), sums: &mut meta.sums };
+            let (keys, runs, sums) = (&self.keys, &*self.runs, &mut meta.sums);
+            let mut applying = Applying { keys, runs, turnover: Turnover::default(), batch: Batch::new(), sums };
             applying.take(table.range(Bound::Unbounded, Bound::Unbounded))?;
-            let mut batch = applying.batch;
+            let Applying { mut batch, turnover, .. } = applying;
             batch.push((meta::KEY.into(), Some(meta.encode().into())));
-            self.keys.write(batch, &self.whole)
+            self.keys.write(batch, &self.whole)?;
+            self.runs.turn_over(&turnover);
+            Ok(())
         })?
     }
 
@@ -254,7 +238,12 @@ impl Tree {
 }
 
 /// Adds what is kept under a key.
-fn sum_up(sums: &mut [Sum; super::FAMILIES.len()], key: &[u8], value: &[u8]) -> Result<(), TreeError> {
+fn sum_up(
+    sums: &mut [Sum; super::FAMILIES.len()],
+    learning: &mut Learning,
+    key: &[u8],
+    value: &[u8],
+) -> Result<(), TreeError> {
     let family = key.first().copied().unwrap_or_default();
     let slot = family_slot(family).ok_or(TreeError::Foreign("a key of no family"))?;
     if !is_packed(key) {
@@ -263,6 +252,7 @@ fn sum_up(sums: &mut [Sum; super::FAMILIES.len()], key: &[u8], value: &[u8]) -> 
     }
     block::each(key, value, |key, value| {
         sums[slot].add(key, value);
+        learning.take(key);
         ControlFlow::Continue(())
     })
 }
@@ -286,6 +276,7 @@ mod tests {
     use super::*;
     use crate::core::event::{DedupKey, DedupScope};
     use std::path::Path;
+    use std::sync::atomic::{AtomicU64, Ordering};
 
     fn open(dir: &Path) -> Result<Tree, TreeError> {
         Home::Directory(dir.to_owned()).open(1 << 20)
@@ -329,22 +320,83 @@ mod tests {
         {
             let tree = open(dir.path()).unwrap();
             let mut meta = tree.check().unwrap();
-            let mut table = Table::default();
-            (0..1_000).for_each(|n| table.insert(key(n), b"v".to_vec()));
-            tree.apply(&table, &mut meta).unwrap();
+            for tens in 0..100 {
+                let mut table = Table::default();
+                (0..10).for_each(|n| table.insert(key(10 * tens + n), b"v".to_vec()));
+                tree.apply(&table, &mut meta).unwrap();
+            }
             assert!((0..1_000).all(|n| found(&tree, n)) && !found(&tree, 1_000));
         }
         let tree = open(dir.path()).unwrap();
-        assert!(tree.known.may_hold(&key(1_000)), "nothing is known before every key was read");
+        assert!(tree.get(&key(1)).is_err(), "nothing is known before every key was read");
         let mut meta = tree.check().unwrap();
         assert!((0..1_000).all(|n| found(&tree, n)));
-        assert!((1_000..2_000).filter(|n| tree.known.may_hold(&key(*n))).count() < 50);
+        assert!((1_000..2_000).filter(|n| !tree.runs.holding(&key(*n)).unwrap().is_empty()).count() < 100);
         let mut table = Table::default();
         (10..1_000).for_each(|n| table.remove(key(n)));
         tree.apply(&table, &mut meta).unwrap();
-        tree.forget_removed(10).unwrap();
         assert!((0..10).all(|n| found(&tree, n)) && (10..1_000).all(|n| !found(&tree, n)));
         assert_eq!(tree.check().unwrap(), meta);
+    }
+
+    #[test]
+    fn a_dedup_key_is_never_missed_while_runs_are_taken_into_others() {
+        const KEYS: u64 = 3_000;
+        let key = |n: u64| dedup::key(&DedupKey::new(DedupScope::Inbound, 1, &n.to_string()));
+        let dir = tempfile::tempdir().unwrap();
+        let tree = open(dir.path()).unwrap();
+        let mut meta = tree.check().unwrap();
+        let (applied, asked) = (Arc::new(AtomicU64::new(0)), tree.clone());
+        let known = Arc::clone(&applied);
+        let asking = std::thread::spawn(move || {
+            for n in 0.. {
+                let end = known.load(Ordering::Acquire);
+                if end > 0 {
+                    assert!(asked.get(&key(n % end)).unwrap().is_some(), "{n} of {end}");
+                }
+                if end == KEYS {
+                    break;
+                }
+            }
+        });
+        for n in (0..KEYS).step_by(10) {
+            let mut table = Table::default();
+            (n..n + 10).for_each(|n| table.insert(key(n), b"v".to_vec()));
+            tree.apply(&table, &mut meta).unwrap();
+            applied.store(n + 10, Ordering::Release);
+        }
+        asking.join().unwrap();
+        assert_eq!(tree.check().unwrap(), meta);
+    }
+
+    #[test]
+    fn a_dedup_key_that_is_carried_stays_in_its_run() {
+        let key = |n: u64| dedup::key(&DedupKey::new(DedupScope::Inbound, 1, &n.to_string()));
+        let dir = tempfile::tempdir().unwrap();
+        let tree = open(dir.path()).unwrap();
+        let mut meta = tree.check().unwrap();
+        let table = |value: &[u8]| {
+            let mut table = Table::default();
+            (0..100).for_each(|n| table.insert(key(n), value.to_vec()));
+            table
+        };
+        tree.apply(&table(b"v"), &mut meta).unwrap();
+        let before = tree.keys.blocks_of(&[dedup::FAMILY]).unwrap();
+        tree.apply(&table(b"v"), &mut meta).unwrap();
+        assert_eq!(tree.keys.blocks_of(&[dedup::FAMILY]).unwrap(), before);
+        tree.apply(&table(b"w"), &mut meta).unwrap();
+        assert_ne!(tree.keys.blocks_of(&[dedup::FAMILY]).unwrap(), before);
+        assert_eq!(tree.get(&key(7)).unwrap().as_deref(), Some(&b"w"[..]));
+        assert_eq!(tree.check().unwrap(), meta);
+    }
+
+    #[test]
+    fn a_tree_of_another_format_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = open(dir.path()).unwrap();
+        let mut meta = Meta { format: FORMAT - 1, ..tree.check().unwrap() };
+        tree.apply(&Table::of(&[(b"ca", Some(b"1"))]), &mut meta).unwrap();
+        assert!(matches!(tree.check(), Err(TreeError::Format(old)) if old == FORMAT - 1));
     }
 
     #[test]
@@ -352,11 +404,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let tree = open(dir.path()).unwrap();
         let mut meta = tree.check().unwrap();
-        tree.apply(&Table::of(&[(b"ka", Some(b"1")), (b"kb", Some(b"2"))]), &mut meta).unwrap();
+        tree.apply(&Table::of(&[(b"ca", Some(b"1")), (b"cb", Some(b"2"))]), &mut meta).unwrap();
         let Keys::Sled(db) = &tree.keys else { panic!("it was opened on a directory") };
-        db.remove(b"ka").unwrap();
+        db.remove(b"ca").unwrap();
         let error = tree.check().unwrap_err();
-        assert!(matches!(error, TreeError::Incomplete { family: 'k', found: 1, expected: 2 }), "{error}");
+        assert!(matches!(error, TreeError::Incomplete { family: 'c', found: 1, expected: 2 }), "{error}");
     }
 
     #[test]

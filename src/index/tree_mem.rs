@@ -172,14 +172,14 @@ mod tests {
         assert!(!home.exists());
         let tree = home.open(0).unwrap();
         let mut meta = tree.check().unwrap();
-        tree.apply(&Table::of(&[(b"ka", Some(b"1")), (b"kb", Some(b"2"))]), &mut meta).unwrap();
+        tree.apply(&Table::of(&[(b"ca", Some(b"1")), (b"cb", Some(b"2"))]), &mut meta).unwrap();
         let first = meta.clone();
-        tree.apply(&Table::of(&[(b"ka", None), (b"q1", Some(b""))]), &mut meta).unwrap();
+        tree.apply(&Table::of(&[(b"ca", None), (b"q1", Some(b""))]), &mut meta).unwrap();
         assert_eq!(tree.check().unwrap(), meta);
         memory.rewind(1);
         assert_eq!(tree.check().unwrap(), first);
-        memory.damage(|keys| drop(keys.remove(&b"kb"[..])));
-        assert!(matches!(tree.check(), Err(TreeError::Incomplete { family: 'k', found: 1, expected: 2 })));
+        memory.damage(|keys| drop(keys.remove(&b"cb"[..])));
+        assert!(matches!(tree.check(), Err(TreeError::Incomplete { family: 'c', found: 1, expected: 2 })));
         memory.fail_next(io::ErrorKind::StorageFull);
         assert!(tree.apply(&Table::of(&[]), &mut meta).is_err());
         home.set_aside().unwrap();

@@ -1,7 +1,7 @@
 //! The housekeeper thread: what must be done and nobody waits for. It prepares and seals journal segments, writes
 //! checkpoints, decides which segment may go, sweeps out expired dedup keys, and watches the disk and the wall clock.
 
-use std::ops::{Bound, ControlFlow};
+use std::ops::Bound;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,7 +16,6 @@ use super::retention::{Oldest, bytes_max};
 use super::shared::Shared;
 use super::writer::Writer;
 use crate::core::error::chain;
-use crate::core::event::DedupKey;
 use crate::env::Disk;
 use crate::index::{Layered, dedup};
 use crate::journal::{Job, SegmentInfo};
@@ -52,7 +51,8 @@ pub(super) struct Housekeeper<D: Disk> {
     pub(super) journal_dir: PathBuf,
     pub(super) queue: Queue<D>,
     pub(super) chores: Receiver<Chore<D>>,
-    pub(super) sweep_from: Option<DedupKey>,
+    /// The last key that a sweep has looked at, as it is stored.
+    pub(super) sweep_from: Option<Vec<u8>>,
     pub(super) wall_ahead_ms: i64,
     /// The writer, where it has no thread of its own and works whenever this one waits for it.
     pub(super) writer: Option<Arc<Mutex<Writer<D>>>>,
@@ -101,7 +101,6 @@ impl<D: Disk> Housekeeper<D> {
         self.make_room();
         ballast::take_on(&*self.disk, &self.data, &self.shared.limits);
         self.sweep();
-        self.forget_removed();
         let ahead_ms = self.shared.time.wall_ahead_ms();
         if ahead_ms.abs_diff(self.wall_ahead_ms) > STEP_MS {
             let by_ms = ahead_ms - self.wall_ahead_ms;
@@ -200,35 +199,22 @@ impl<D: Disk> Housekeeper<D> {
         answer.try_recv().ok()
     }
 
-    /// Dedup keys that were swept out long ago are no longer taken for known.
-    fn forget_removed(&self) {
-        let (tree, keys) = {
-            let state = self.shared.state();
-            (state.tree().clone(), state.dedup_keys())
-        };
-        if let Err(error) = tree.forget_removed(keys) {
-            self.shared.fail(&error);
-        }
-    }
-
-    /// Looks at some dedup keys and has the expired ones removed.
+    /// Looks at some dedup keys of the tree, the oldest first, and has the expired ones removed.
     fn sweep(&mut self) {
         let now_ms = self.shared.time.now_ms();
-        let from = self.sweep_from.map_or_else(|| vec![dedup::FAMILY], |key| dedup::key(&key));
+        let tree = self.shared.state().tree().clone();
+        let from = self.sweep_from.take().unwrap_or_else(|| vec![dedup::FAMILY]);
         let (mut expired, mut last, mut seen) = (Vec::new(), None, 0);
         let to = [dedup::FAMILY + 1];
-        let scanned =
-            self.shared.state().scan(Bound::Excluded(&from), Bound::Excluded(&to), Layered::Up, |key, value| {
-                if let (Some(key), Some(entry)) = (dedup::parse_key(key), dedup::parse_value(value)) {
-                    last = Some(key);
-                    expired.extend((entry.expires_ms <= now_ms).then_some(key));
-                }
-                seen += 1;
-                if seen < SWEEP_KEYS { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-            });
-        if let Err(error) = scanned {
-            self.shared.fail(&error);
-            return;
+        for stored in tree.range(Bound::Excluded(&from), Bound::Excluded(&to), Layered::Up).take(SWEEP_KEYS) {
+            let (key, value) = match stored {
+                Ok(entry) => entry,
+                Err(error) => return drop(self.shared.fail(&error)),
+            };
+            if let (Some(key), Some(entry)) = (dedup::parse_stored(&key), dedup::parse_value(&value)) {
+                expired.extend((entry.expires_ms <= now_ms).then_some(key));
+            }
+            (last, seen) = (Some(key.to_vec()), seen + 1);
         }
         self.sweep_from = last.filter(|_| seen == SWEEP_KEYS);
         if !expired.is_empty() {

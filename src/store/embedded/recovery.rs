@@ -18,7 +18,7 @@ use crate::core::fact::{Fact, FactError, kind};
 use crate::core::id::EventId;
 use crate::core::limits::StoreLimits;
 use crate::env::{Disk, RealDisk};
-use crate::index::{Applied, Home, Meta, State, TreeError, note};
+use crate::index::{Applied, Home, State, TreeError, note};
 use crate::journal::{BodyState, Frame, Journal, Options, ReadError, ReadFrom, Reader, Recovery, SegmentInfo};
 
 /// Keys of the table in memory past which a rebuild applies it.
@@ -262,7 +262,9 @@ fn rebuild_index<D: Disk>(
         home.set_aside()?;
     }
     let tree = home.open(limits.cache_bytes)?;
-    let mut state = State::new(tree, Meta::default());
+    // There is nothing to be read; but now the tree knows so, and searches for no dedup key.
+    let meta = tree.check()?;
+    let mut state = State::new(tree, meta);
     let mut done = 0;
     for frame in reader.frames(ReadFrom::Oldest) {
         let frame = frame?;
