@@ -168,7 +168,7 @@ mod tests {
             headers: Headers::default(),
             endpoints: Vec::new(),
         };
-        Fact::Accepted { meta, dedup: Vec::new(), dedup_expires_ms: 0, fingerprint: 0 }
+        Fact::Accepted { meta: meta.into(), dedup: Vec::new(), dedup_expires_ms: 0, fingerprint: 0 }
     }
 
     /// Frames of two events each, with bodies of so many bytes.
