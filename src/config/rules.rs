@@ -18,7 +18,7 @@ const SEGMENTS_MIN: u64 = 4;
 /// Batches that a segment must hold, so that sealing stays rare beside writing.
 const BATCHES_PER_SEGMENT_MIN: u64 = 2;
 
-/// Memory that the process takes whatever its limits: code, threads, buffers of connections, what is known of dedup keys (32 MiB
+/// Memory that the process takes whatever its limits: code, threads, buffers of connections, what is known of dedup keys (64 MiB
 /// at most), what the allocator holds free.
 const PROCESS_BYTES: u64 = 128 << 20;
 

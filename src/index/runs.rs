@@ -30,8 +30,8 @@ const BITS_SET: u32 = 7;
 /// Words of a filter's block: a cache line.
 const BLOCK_WORDS: usize = 8;
 
-/// Bytes of all filters, for some 20 million keys.
-const BYTES_MAX: usize = 32 << 20;
+/// Bytes of all filters, for some 40 million keys.
+const BYTES_MAX: usize = 64 << 20;
 
 /// The runs of a tree. Any number may ask while one changes them.
 #[derive(Debug, Default)]
