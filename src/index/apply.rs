@@ -119,7 +119,7 @@ impl Applying<'_> {
                 if gone.remove(&old[..]) {
                     continue;
                 }
-                (dedup::restored_key(number, &old).into(), value)
+                (dedup::key_in_run(number, &old).into(), value)
             } else {
                 break;
             };

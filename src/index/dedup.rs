@@ -38,7 +38,7 @@ pub(super) fn stored_key(run: u32, key: &[u8]) -> Vec<u8> {
 }
 
 /// A stored key as another run has it.
-pub(super) fn restored_key(run: u32, stored: &[u8]) -> Vec<u8> {
+pub(super) fn key_in_run(run: u32, stored: &[u8]) -> Vec<u8> {
     let tail = split_stored(stored).map_or(&[][..], |(_, tail)| tail);
     Writer::key(FAMILY, stored.len()).u32(run).bytes(tail).done()
 }
@@ -82,7 +82,7 @@ mod tests {
                 prop_assert_eq!(parse_key(&key(&a)), Some(a));
                 prop_assert_eq!(key(&a).cmp(&key(&b)), a.cmp(&b));
                 prop_assert_eq!(parse_stored(&stored_key(run, &key(&a))), Some(a));
-                prop_assert_eq!(restored_key(run, &stored_key(7, &key(&a))), stored_key(run, &key(&a)));
+                prop_assert_eq!(key_in_run(run, &stored_key(7, &key(&a))), stored_key(run, &key(&a)));
                 prop_assert!(stored_key(run, &key(&a)) < stored_key(run + 1, &key(&b)));
             }
             let entry = DedupEntry { event: EventId::from_u128(event), fingerprint, expires_ms };

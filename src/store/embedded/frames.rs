@@ -141,10 +141,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::core::endpoint::app_id;
-    use crate::core::event::EventMeta;
     use crate::core::fact::Fact;
-    use crate::core::headers::Headers;
     use crate::core::limits::StoreLimits;
     use crate::env::MemDisk;
     use crate::journal::{Journal, RecordRef};
@@ -158,16 +155,7 @@ mod tests {
     }
 
     fn fact(n: usize) -> Fact {
-        let meta = EventMeta {
-            id: id(n),
-            app: app_id("default"),
-            source: None,
-            event_type: None,
-            external_id: None,
-            accepted_ms: 0,
-            headers: Headers::default(),
-            endpoints: Vec::new(),
-        };
+        let meta = super::super::recent::tests::meta(id(n), Vec::new());
         Fact::Accepted { meta: meta.into(), dedup: Vec::new(), dedup_expires_ms: 0, fingerprint: 0 }
     }
 

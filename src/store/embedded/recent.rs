@@ -94,24 +94,30 @@ fn cost(event: &Event) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::core::endpoint::app_id;
     use crate::core::event::EventMeta;
     use crate::core::headers::Headers;
+    use crate::core::id::EndpointId;
     use bytes::Bytes;
 
-    fn event(n: u128, bytes: usize) -> Arc<Event> {
-        let meta = EventMeta {
-            id: EventId::from_u128(n),
+    /// An event's description with nothing in it but this.
+    pub(in super::super) fn meta(id: EventId, endpoints: Vec<EndpointId>) -> EventMeta {
+        EventMeta {
+            id,
             app: app_id("default"),
             source: None,
             event_type: None,
             external_id: None,
             accepted_ms: 0,
             headers: Headers::default(),
-            endpoints: vec![crate::core::id::EndpointId::MIN, crate::core::id::EndpointId::MAX],
-        };
+            endpoints,
+        }
+    }
+
+    fn event(n: u128, bytes: usize) -> Arc<Event> {
+        let meta = meta(EventId::from_u128(n), vec![EndpointId::MIN, EndpointId::MAX]);
         Arc::new(Event { meta: meta.into(), body: Bytes::from(vec![0; bytes]), erased: false })
     }
 
